@@ -1,0 +1,1 @@
+"""This machine as ratios against peers and limits."""

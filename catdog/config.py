@@ -1,0 +1,293 @@
+"""All settings of a run as one frozen tree.
+
+Unknown keys are errors, presets are functions, and the whole tree is written into the run
+directory as ``config.yaml``, which ``--config`` takes back. :attr:`Config.identity` names what
+makes two runs the same run: everything that changes the result except how long to train and where
+it runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from catdog.errors import UserError
+
+ModelName = Literal["base_cnn", "resnet50v2", "inception_v3"]
+PresetName = Literal["sample", "laptop", "cluster"]
+InputScale = Literal["0..255", "0..1", "-1..1"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+MODEL_NAMES: tuple[ModelName, ...] = ("base_cnn", "resnet50v2", "inception_v3")
+#: The smallest picture side in pixels that leaves every layer something to see.
+SMALLEST_IMAGE: dict[ModelName, int] = {"base_cnn": 96, "resnet50v2": 32, "inception_v3": 75}
+
+
+class Settings(BaseModel):
+    """A frozen group of settings in which an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSettings(Settings):
+    source: str | None = Field(None, description="photos; none: the built-in drawings")
+    image_size: int = Field(224, ge=32, le=1024, description="side of the prepared squares, pixels")
+    val_fraction: float = Field(0.1, gt=0, lt=0.5)
+    test_fraction: float = Field(0.1, gt=0, lt=0.5)
+    max_rejected: float = Field(0.2, ge=0, le=1, description="stop above this share of bad files")
+    min_per_class: int = Field(10, ge=1)
+    drawings: int = Field(480, ge=40, description="how many pictures to draw without a source")
+
+
+class WeightsSettings(Settings):
+    """Where a backbone's weights come from and the input scale that belongs to them."""
+
+    source: str = Field("imagenet", description="imagenet, none, or a file or URI")
+    scale: InputScale = "-1..1"
+
+    @property
+    def pretrained(self) -> bool:
+        return self.source != "none"
+
+
+class AugmentationSettings(Settings):
+    """Applied to training pictures only, on the device; 0 turns a part off."""
+
+    horizontal_flip: bool = True
+    rotation: float = Field(0.2, ge=0, le=1, description="largest angle as a share of a full turn")
+    zoom: float = Field(0.2, ge=0, lt=1)
+    translation: float = Field(0.0, ge=0, lt=1)
+    brightness: float = Field(0.0, ge=0, le=1)
+    contrast: float = Field(0.0, ge=0, le=1)
+    mixup: float = Field(0.0, ge=0, description="alpha of the Beta distribution")
+
+
+class ScratchSettings(Settings):
+    """Training a whole network from random weights. Rates are for the global batch."""
+
+    epochs: int = Field(6, ge=1)
+    backbone_epochs: int | None = Field(
+        None, ge=1, description="epochs of a backbone without weights; none: the same"
+    )
+    learning_rate: float = Field(1e-3, gt=0)
+    warmup_epochs: float = Field(1.0, ge=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    label_smoothing: float = Field(0.05, ge=0, lt=0.5)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    clip_norm: float | None = Field(1.0, gt=0, description="norm of the whole gradient")
+    ema_momentum: float | None = Field(
+        None, gt=0, lt=1, description="average the weights over steps; the average is what is kept"
+    )
+    accumulation_steps: int = Field(1, ge=1)
+    patience: int | None = Field(None, ge=1, description="stop after so many epochs without gain")
+
+
+class FineTuneSettings(Settings):
+    """The upper blocks of a pretrained backbone, from a head fitted on frozen features."""
+
+    epochs: int = Field(3, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+    unfrozen_blocks: int | Literal["all"] = Field(2, description="blocks of the backbone, from top")
+    layer_decay: float = Field(1.0, gt=0, le=1, description="rate factor from a block to the lower")
+    warmup_epochs: float = Field(0.5, ge=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    clip_norm: float | None = Field(1.0, gt=0)
+    ema_momentum: float | None = Field(None, gt=0, lt=1)
+    accumulation_steps: int = Field(1, ge=1)
+    patience: int | None = Field(None, ge=1)
+    augmentation: AugmentationSettings = AugmentationSettings(
+        rotation=0.03, zoom=0.1, translation=0.1
+    )
+    views: int = Field(
+        0, ge=0, description="fixed augmented views kept per photo; 0: augment the pixels each epoch"
+    )
+
+
+class SweepSettings(Settings):
+    """Ray Tune over the fine-tuning; ASHA on every epoch's validation accuracy."""
+
+    trials: int = Field(3, ge=0)
+    model: ModelName | None = None
+    epochs: int = Field(2, ge=1)
+    grace_epochs: int = Field(1, ge=1)
+    reduction_factor: int = Field(2, ge=2)
+    learning_rate: tuple[float, float] = Field((3e-5, 1e-3), description="range, log-uniform")
+    unfrozen_blocks: tuple[int | Literal["all"], ...] = (1, 2, 4)
+    dropout: tuple[float, ...] = (0.0, 0.2, 0.4)
+    weight_decay: tuple[float, float] = Field((1e-4, 1e-1), description="range, log-uniform")
+
+
+class ComputeSettings(Settings):
+    workers: int = Field(2, ge=0, description="training workers; 0: all GPUs, else all nodes")
+    use_gpu: bool | None = Field(None, description="none: GPUs where there are any")
+    cpus_per_worker: int | None = Field(None, ge=1, description="none: what the cluster has, shared")
+    precision: Precision = "auto"
+    xla: bool = False
+    max_restarts: int = Field(3, ge=0)
+    collective_timeout_s: int = Field(300, ge=10)
+
+
+class Config(Settings):
+    """Everything a run is made from."""
+
+    preset: PresetName = "sample"
+    name: str | None = None
+    storage: str = "runs"
+    seed: int = Field(0, ge=0, lt=2**31)
+    data: DataSettings = DataSettings()
+    models: tuple[ModelName, ...] = MODEL_NAMES
+    batch_size: int = Field(32, ge=1, description="global: over all workers")
+    weights: dict[ModelName, WeightsSettings] = {
+        "resnet50v2": WeightsSettings(),
+        "inception_v3": WeightsSettings(),
+    }
+    model_image_size: dict[ModelName, int] = Field(
+        {}, description="side at which a model looks; it shrinks the prepared squares itself"
+    )
+    augmentation: AugmentationSettings = AugmentationSettings()
+    scratch: ScratchSettings = ScratchSettings()
+    fine_tune: FineTuneSettings = FineTuneSettings()
+    sweep: SweepSettings = SweepSettings()
+    compute: ComputeSettings = ComputeSettings()
+
+    @model_validator(mode="after")
+    def _models_fit(self) -> Config:
+        if not self.models:
+            raise ValueError("models: name at least one of " + ", ".join(MODEL_NAMES))
+        if len(set(self.models)) != len(self.models):
+            raise ValueError("models: a model is named twice")
+        for model in self.models:
+            size, smallest = self.image_size_of(model), SMALLEST_IMAGE[model]
+            if size < smallest:
+                raise ValueError(
+                    f"image size {size} is too small for {model}, which needs at least {smallest}"
+                )
+            if size > self.data.image_size:
+                raise ValueError(
+                    f"model_image_size.{model} is {size}, more than the prepared {self.data.image_size}"
+                )
+        if self.sweep.model is not None and self.sweep.model not in self.models:
+            raise ValueError(f"sweep.model {self.sweep.model} is not among the models of this run")
+        if self.sweep.model == "base_cnn":
+            raise ValueError("sweep.model: base_cnn has no pretrained backbone to fine-tune")
+        return self
+
+    def image_size_of(self, model: ModelName) -> int:
+        return self.model_image_size.get(model, self.data.image_size)
+
+    def weights_of(self, model: ModelName) -> WeightsSettings:
+        if model == "base_cnn":
+            return WeightsSettings(source="none", scale="0..1")
+        return self.weights.get(model, WeightsSettings())
+
+    @property
+    def identity(self) -> str:
+        """Hash (12 hex digits) of what makes this the same run.
+
+        Left out: where it runs and is stored, and how many epochs and trials it may take, so that
+        the same command with more of them goes on with the same run.
+        """
+        tree = self.model_dump(mode="json", exclude={"name", "storage", "compute", "preset"})
+        tree["precision"] = self.compute.precision
+        for section in ("scratch", "fine_tune"):
+            tree[section].pop("epochs")
+        tree["scratch"].pop("backbone_epochs")
+        tree["sweep"].pop("trials")
+        tree["models"] = sorted(tree["models"])
+        return digest(tree)
+
+    @property
+    def run_name(self) -> str:
+        return self.name or f"{self.preset}-{self.identity[:8]}"
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any], origin: str) -> Config:
+        """Validate a tree of settings.
+
+        Raises:
+            UserError: a key is unknown or a value does not fit; the line names ``origin``.
+        """
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            message = first["msg"].removeprefix("Value error, ")
+            if first["type"] == "extra_forbidden":
+                message = "there is no such setting"
+            elif where:
+                message = f"{message} (given: {first['input']!r})"
+            line = f"{where}: {message}" if where else message
+            raise UserError(f"{origin}: {line}" if origin else line) from error
+
+
+def digest(tree: Any) -> str:
+    """Hash of a JSON-able value, 12 hex digits, the same for equal values."""
+    text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def sample() -> Config:
+    """The built-in drawings at 96 pixels: the whole job in a few minutes on a laptop."""
+    return Config(
+        preset="sample",
+        data=DataSettings(image_size=96),
+        batch_size=32,
+        augmentation=AugmentationSettings(rotation=0.05, zoom=0.1),
+        scratch=ScratchSettings(epochs=4, backbone_epochs=2, learning_rate=1e-3),
+        fine_tune=FineTuneSettings(epochs=2),
+        sweep=SweepSettings(trials=3, epochs=2),
+    )
+
+
+def laptop() -> Config:
+    """Some thousand photos on two cores, in less than an hour and a half."""
+    return Config(
+        preset="laptop",
+        data=DataSettings(image_size=160),
+        batch_size=32,
+        model_image_size={"base_cnn": 128, "resnet50v2": 96},
+        augmentation=AugmentationSettings(rotation=0.04, zoom=0.15, translation=0.1, contrast=0.2),
+        scratch=ScratchSettings(epochs=40, backbone_epochs=8, ema_momentum=0.99),
+        fine_tune=FineTuneSettings(epochs=8),
+        sweep=SweepSettings(trials=4, epochs=3),
+    )
+
+
+def cluster() -> Config:
+    """All of a cluster, 224 pixels, to convergence."""
+    return Config(
+        preset="cluster",
+        data=DataSettings(image_size=224),
+        batch_size=256,
+        augmentation=AugmentationSettings(rotation=0.04, zoom=0.15, translation=0.1, contrast=0.2),
+        scratch=ScratchSettings(epochs=90, patience=15, ema_momentum=0.999),
+        fine_tune=FineTuneSettings(epochs=20, patience=5),
+        sweep=SweepSettings(trials=16, epochs=8),
+        compute=ComputeSettings(workers=0),
+    )
+
+
+PRESETS = {"sample": sample, "laptop": laptop, "cluster": cluster}
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the keys of ``changes`` replaced, group by group."""
+    result = dict(base)
+    for key, value in changes.items():
+        below = result.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            result[key] = merged(below, value)
+        else:
+            result[key] = value
+    return result

@@ -1,0 +1,89 @@
+"""Lines, progress bars and tables for people.
+
+Plain lines in job logs and pipes, a live bar on a terminal. Nothing else in the project prints.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Advance(Protocol):
+    def __call__(self, done: float, text: str = "") -> None: ...
+
+
+def say(line: str = "") -> None:
+    """One line on standard output, shown at once."""
+    _out.print(line, markup=False)
+    sys.stdout.flush()
+
+
+def stage(name: str, explanation: str = "") -> None:
+    _out.print(f"── {name}" + (f"  {explanation}" if explanation else ""), markup=False, style="bold")
+    sys.stdout.flush()
+
+
+def warn(line: str) -> None:
+    _out.print(f"note: {line}", markup=False, style="yellow")
+    sys.stdout.flush()
+
+
+def complain(line: str, details: Iterable[str] = ()) -> None:
+    """The one line that explains a failure, on standard error."""
+    _err.print(f"error: {line}", markup=False, style="red")
+    for detail in details:
+        _err.print(f"  {detail}", markup=False)
+
+
+def table(columns: list[str], rows: list[list[str]]) -> None:
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        grid.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        grid.add_row(*row)
+    _out.print(grid, markup=False) if _out.is_terminal else Console(width=200).print(grid)
+    sys.stdout.flush()
+
+
+@contextmanager
+def progress(label: str, total: float) -> Iterator[Advance]:
+    """A live bar on a terminal, silent elsewhere; call the yielded function with what is done."""
+    if not _out.is_terminal:
+        yield lambda done, text="": None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[text]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_out, transient=True) as bar:
+        task = bar.add_task(label, total=total, text="")
+        yield lambda done, text="": bar.update(task, completed=done, text=text)
+
+
+def duration(seconds: float) -> str:
+    """``75`` → ``1:15``; ``3725`` → ``1:02:05``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def size(count: float) -> str:
+    """Bytes for people: ``1.5 GiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

@@ -1,0 +1,1 @@
+"""Photos in, a prepared set of raw pixels out."""

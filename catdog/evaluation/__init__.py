@@ -1,0 +1,1 @@
+"""Predictions of a finished model, and the numbers that follow from them."""

@@ -1,0 +1,1 @@
+"""The run's files in; HTML, Markdown and JSON out."""

@@ -1,0 +1,174 @@
+"""The run directory: what lies where, what is finished, who may write.
+
+::
+
+    <storage>/<name>/
+        config.yaml  run.json  events.jsonl  lease.json
+        data/            manifest.json  rejected.parquet  photos.parquet   (copied from the prepared set)
+        models/<model>/  history.json  model.json  model.keras  predictions.parquet
+                         checkpoints/  artifacts/
+        sweeps/<model>/  trials.json  best.yaml
+        report.json  report.html  report.md
+
+A run directory is never wiped. Whatever is written is written atomically, and ``run.json`` says
+``finished`` last of all.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from catdog.config import Config, ModelName
+from catdog.errors import UserError
+from catdog.storage import Location
+
+LEASE_S = 30.0
+RENEW_S = 8.0
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Names and small files of one run."""
+
+    root: Location
+
+    @classmethod
+    def of(cls, config: Config) -> RunDirectory:
+        return cls(Location.of(config.storage) / config.run_name)
+
+    @property
+    def data(self) -> Location:
+        return self.root / "data"
+
+    def model(self, name: str) -> Location:
+        return self.root / "models" / name
+
+    def sweep(self, name: str) -> Location:
+        return self.root / "sweeps" / name
+
+    def read(self) -> dict[str, Any]:
+        """``run.json``, empty for a run that has not begun."""
+        try:
+            record: dict[str, Any] = (self.root / "run.json").read_json()
+        except FileNotFoundError:
+            return {}
+        return record
+
+    def update(self, **changes: Any) -> dict[str, Any]:
+        """Set keys of ``run.json`` and return the whole of it."""
+        record = self.read() | changes
+        (self.root / "run.json").write_json(record)
+        return record
+
+    def claim(self, config: Config) -> dict[str, Any]:
+        """Make this directory the run of ``config``, or find it to be that already.
+
+        Raises:
+            UserError: the directory holds a run with other settings.
+        """
+        record = self.read()
+        if record and record["identity"] != config.identity:
+            raise UserError(
+                f"{self.root} holds a run with other settings (its config.yaml shows them); "
+                "give another --name, or the settings of that run"
+            )
+        if not record:
+            record = {"name": config.run_name, "identity": config.identity, "status": "new"}
+            (self.root / "run.json").write_json(record)
+        (self.root / "config.yaml").write_text(config.to_yaml())
+        return record
+
+
+@dataclass
+class Events:
+    """``events.jsonl``: what happened and when, one JSON object a line, never rewritten.
+
+    Kept in memory and written whole, so that it is atomic on object stores too.
+    """
+
+    target: Location
+    lines: list[str] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, run: RunDirectory) -> Events:
+        target = run.root / "events.jsonl"
+        try:
+            return cls(target, target.read_text().splitlines())
+        except FileNotFoundError:
+            return cls(target)
+
+    def add(self, kind: str, **facts: Any) -> None:
+        self.lines.append(json.dumps({"time": now(), "event": kind, **facts}, ensure_ascii=False))
+        self.target.write_text("\n".join(self.lines) + "\n")
+
+
+@contextmanager
+def lease(run: RunDirectory, *, wait: bool = True, say: Any = print) -> Iterator[None]:
+    """Hold the run while it is written, so that two commands with one name cannot mix.
+
+    The lease is a file that its holder renews; it runs out :data:`LEASE_S` seconds after a death.
+    The second command watches it for that long: if it is renewed the holder lives.
+
+    Raises:
+        UserError: another process is working on this run.
+    """
+    target = run.root / "lease.json"
+    mine = uuid.uuid4().hex
+    held = _read_lease(target)
+    if held is not None:
+        if wait:
+            say(f"{run.root} may be in use by another command; waiting up to {LEASE_S:.0f} s")
+            deadline = time.monotonic() + LEASE_S
+            while time.monotonic() < deadline:
+                time.sleep(1.0)
+                current = _read_lease(target)
+                if current is None:
+                    break
+                if current != held:
+                    raise UserError(f"{run.root} is in use by another command; wait for its end")
+    stop = threading.Event()
+
+    def renew() -> None:
+        beat = 0
+        while True:
+            target.write_json({"holder": mine, "beat": beat})
+            beat += 1
+            if stop.wait(RENEW_S):
+                return
+
+    target.write_json({"holder": mine, "beat": -1})
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        current = _read_lease(target)
+        if current is not None and current[0] == mine:
+            target.filesystem.delete_file(target.path)
+
+
+def _read_lease(target: Location) -> tuple[str, int] | None:
+    try:
+        content = target.read_json()
+    except FileNotFoundError:
+        return None
+    return content["holder"], content["beat"]
+
+
+def finished_models(run: RunDirectory, names: tuple[ModelName, ...]) -> list[ModelName]:
+    """Models whose ``model.json`` (written last) is there."""
+    return [name for name in names if (run.model(name) / "model.json").exists()]

@@ -1,0 +1,212 @@
+"""Paths and URIs in one place: local folders, ``s3://`` and ``gs://`` through pyarrow.
+
+A :class:`Location` is an immutable path on some file system. For URIs with a query
+(``s3://bucket/dir?endpoint_override=http://host:port``) joining keeps the query at the end, which
+is how S3-compatible stores are named.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from catdog.errors import UserError
+
+T = TypeVar("T")
+
+#: Pauses in seconds between attempts at a remote operation: 31 s in all, so that a store which is
+#: away for some seconds costs time and not the run.
+RETRY_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file or folder, local or remote, named by the text ``uri``."""
+
+    uri: str
+
+    @classmethod
+    def of(cls, path_or_uri: str | os.PathLike[str] | Location) -> Location:
+        """Normalise: local paths become absolute, URIs lose a trailing slash.
+
+        Raises:
+            UserError: the scheme is not one that pyarrow can open.
+        """
+        if isinstance(path_or_uri, Location):
+            return path_or_uri
+        text = os.fspath(path_or_uri)
+        if "://" not in text:
+            return cls(os.path.abspath(os.path.expanduser(text)))
+        head, mark, query = text.partition("?")
+        location = cls(head.rstrip("/") + mark + query)
+        _ = location.filesystem  # a bad scheme is found here and not in the middle of a run
+        return location
+
+    @property
+    def is_local(self) -> bool:
+        return "://" not in self.uri or self.uri.startswith("file://")
+
+    @property
+    def filesystem(self) -> pafs.FileSystem:
+        return _resolve(self.uri)[0]
+
+    @property
+    def path(self) -> str:
+        """The path within :attr:`filesystem` (``bucket/key`` for object stores)."""
+        return _resolve(self.uri)[1]
+
+    @property
+    def local_path(self) -> Path:
+        if not self.is_local:
+            raise ValueError(f"{self} is not on a local disk")
+        return Path(self.path)
+
+    @property
+    def name(self) -> str:
+        return posixpath.basename(self.path)
+
+    def __truediv__(self, part: str) -> Location:
+        head, mark, query = self.uri.partition("?")
+        return Location(f"{head.rstrip('/')}/{part}{mark}{query}")
+
+    def __str__(self) -> str:
+        """The location for people: without query and user information, which may be secrets."""
+        if self.is_local:
+            return self.path
+        parts = urlsplit(self.uri)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    def exists(self) -> bool:
+        return self._info().type != pafs.FileType.NotFound
+
+    def is_dir(self) -> bool:
+        return self._info().type == pafs.FileType.Directory
+
+    def _info(self) -> pafs.FileInfo:
+        return retried(lambda: self.filesystem.get_file_info(self.path), self)
+
+    def list(self, *, recursive: bool = False) -> list[pafs.FileInfo]:
+        """Files and folders below this folder (none if it does not exist), sorted by path."""
+        selector = pafs.FileSelector(self.path, recursive=recursive, allow_not_found=True)
+        infos = retried(lambda: self.filesystem.get_file_info(selector), self)
+        return sorted(infos, key=lambda info: info.path)
+
+    def children(self) -> Iterator[Location]:
+        for info in self.list():
+            yield self / posixpath.basename(info.path)
+
+    def mkdir(self) -> Location:
+        if self.is_local:
+            self.local_path.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def read_bytes(self) -> bytes:
+        """The whole file.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+
+        def read() -> bytes:
+            with self.filesystem.open_input_stream(self.path) as stream:
+                return bytes(stream.read())
+
+        return retried(read, self)
+
+    def read_text(self) -> str:
+        return self.read_bytes().decode("utf-8")
+
+    def read_json(self) -> Any:
+        return json.loads(self.read_bytes())
+
+    def write_bytes(self, content: bytes) -> None:
+        """Write atomically: readers see the old file or the new one, never a part of it."""
+        if not self.is_local:
+            retried(lambda: self._put(content), self)
+            return
+        target = self.local_path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def _put(self, content: bytes) -> None:
+        # An object store shows an object only when its upload is complete.
+        with self.filesystem.open_output_stream(self.path) as stream:
+            stream.write(content)
+
+    def write_text(self, text: str) -> None:
+        self.write_bytes(text.encode("utf-8"))
+
+    def write_json(self, value: Any) -> None:
+        self.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def delete_tree(self) -> None:
+        """Delete this folder of ours and all below it; nothing happens if it does not exist."""
+        if self.exists():
+            self.filesystem.delete_dir(self.path)
+
+    def free_bytes(self) -> int | None:
+        """Free space where this location is or would be; ``None`` for object stores."""
+        if not self.is_local:
+            return None
+        folder = self.local_path
+        while not folder.exists():
+            folder = folder.parent
+        status = os.statvfs(folder)
+        return status.f_bavail * status.f_frsize
+
+
+@lru_cache(maxsize=256)
+def _resolve(uri: str) -> tuple[pafs.FileSystem, str]:
+    if "://" not in uri:
+        return pafs.LocalFileSystem(), uri
+    try:
+        filesystem, path = pafs.FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        scheme = uri.split("://", 1)[0]
+        raise UserError(
+            f"cannot open a {scheme}:// location ({type(error).__name__}); "
+            "give a folder, s3://bucket/path or gs://bucket/path"
+        ) from error
+    return filesystem, path
+
+
+def retried(operation: Callable[[], T], location: Location) -> T:
+    """Run ``operation``; on a remote location, repeat it when the network fails.
+
+    A missing file, missing permission or wrong credentials are answers, not failures: they are
+    raised at once.
+    """
+    if location.is_local:
+        return operation()
+    for pause_s in RETRY_PAUSES_S:
+        try:
+            return operation()
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError as error:
+            if "ACCESS_DENIED" in str(error) or "NO_SUCH_BUCKET" in str(error):
+                raise
+            time.sleep(pause_s)
+    return operation()

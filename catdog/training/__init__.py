@@ -1,0 +1,1 @@
+"""One training under MultiWorkerMirroredStrategy: a step, a loop, and Ray Train around it."""
