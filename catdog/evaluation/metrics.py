@@ -1,0 +1,415 @@
+"""What a set of predictions is worth: pure functions of labels and logits.
+
+Labels are 0 (cat) or 1 (dog). A logit is the log odds of dog, so a photo is called a dog where its
+logit is above 0. All intervals are two-sided with a confidence of 95 % unless told otherwise.
+Nothing here imports Ray or TensorFlow, and equal inputs give equal results: the one method that
+draws random numbers takes a seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize, special, stats
+
+Array: TypeAlias = npt.NDArray[Any]
+
+#: Equal-width bins of the probability of dog, for calibration (Guo et al. 2017 use 15 as well).
+CALIBRATION_BINS = 15
+#: Range in which a temperature is looked for; at its ends calibration has failed anyway.
+TEMPERATURE_RANGE = (0.05, 20.0)
+
+
+class Interval(NamedTuple):
+    low: float
+    high: float
+
+
+class Bin(NamedTuple):
+    """A bin of a reliability diagram: ``n`` photos with a probability in (``low``, ``high``].
+
+    ``probability`` is their mean probability of dog, ``dogs`` the share that are dogs.
+    """
+
+    low: float
+    high: float
+    n: int
+    probability: float
+    dogs: float
+
+
+class Temperature(NamedTuple):
+    """A temperature fitted on validation and the loss (nats) there before and after.
+
+    ``note`` says why the value is not an ordinary optimum, and is empty where it is one.
+    """
+
+    value: float
+    loss_before: float
+    loss_after: float
+    note: str
+
+
+class Spread(NamedTuple):
+    """Repeats with other seeds: mean, standard deviation (n - 1), range, t interval of the mean.
+
+    ``sd`` and ``mean_ci95`` are ``None`` for a single value.
+    """
+
+    n: int
+    mean: float
+    sd: float | None
+    low: float
+    high: float
+    mean_ci95: Interval | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model on one set of photos. Fractions are in [0, 1], losses in nats.
+
+    ``auc`` is ``None`` where only one class is present; ``confusion`` has a row for each true class
+    and a column for each answer, cat first; ``f1`` takes dog as the positive class.
+    """
+
+    n: int
+    accuracy: float
+    accuracy_ci95: Interval
+    loss: float
+    loss_ci95: Interval
+    auc: float | None
+    auc_ci95: Interval | None
+    f1: float
+    f1_cat: float
+    f1_macro: float
+    ece: float
+    brier: float
+    confusion: tuple[tuple[int, int], tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Model A against model B on the same photos.
+
+    ``only_a`` photos are right in A alone, ``only_b`` in B alone. ``difference`` is the accuracy of
+    A less that of B, ``ci95`` Tango's interval of it, ``mcnemar_p`` the exact two-sided p-value.
+    """
+
+    n: int
+    only_a: int
+    only_b: int
+    difference: float
+    ci95: Interval
+    mcnemar_p: float
+
+
+def checked(labels: npt.ArrayLike, logits: npt.ArrayLike) -> tuple[Array, Array]:
+    """Labels as int64 and logits as float64, both of shape (n,), n > 0.
+
+    Raises:
+        ValueError: shapes differ, nothing is given, a label is not 0 or 1, a logit is not finite.
+    """
+    truth = np.asarray(labels).astype(np.int64)
+    scores = np.asarray(logits, dtype=np.float64)
+    if truth.ndim != 1 or truth.shape != scores.shape or not truth.size:
+        raise ValueError(f"labels {truth.shape} and logits {scores.shape}: need equal (n,), n > 0")
+    if not np.isin(truth, (0, 1)).all():
+        raise ValueError("labels must be 0 (cat) or 1 (dog)")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{int((~np.isfinite(scores)).sum())} logits are not finite")
+    return truth, scores
+
+
+def probabilities(logits: npt.ArrayLike) -> Array:
+    """Probability of dog, float64 of the shape of ``logits``."""
+    return np.asarray(special.expit(np.asarray(logits, dtype=np.float64)))
+
+
+def cross_entropy(labels: npt.ArrayLike, logits: npt.ArrayLike) -> Array:
+    """Binary cross-entropy of each photo in nats, (n,); finite for every finite logit."""
+    truth, scores = checked(labels, logits)
+    return np.asarray(np.logaddexp(0.0, scores) - truth * scores)
+
+
+def correct(labels: npt.ArrayLike, logits: npt.ArrayLike) -> Array:
+    """Which photos are right, bool (n,)."""
+    truth, scores = checked(labels, logits)
+    return np.asarray((scores > 0) == (truth == 1))
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """Score interval of a proportion (Wilson 1927), inside [0, 1] and never of zero width."""
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"{successes} of {n} is not a proportion")
+    z2 = stats.norm.ppf((1 + confidence) / 2) ** 2
+    middle = (successes + z2 / 2) / (n + z2)
+    half = math.sqrt(z2 * (successes * (n - successes) / n + z2 / 4)) / (n + z2)
+    # At 0 and n the bound is exact; rounding would put it a hair outside.
+    low = 0.0 if successes == 0 else max(0.0, middle - half)
+    high = 1.0 if successes == n else min(1.0, middle + half)
+    return Interval(float(low), float(high))
+
+
+def bootstrap_mean(
+    values: npt.ArrayLike, *, seed: int = 0, resamples: int = 4000, confidence: float = 0.95
+) -> Interval:
+    """Bootstrap interval of a mean, bias-corrected and accelerated (BCa; Efron 1987).
+
+    Losses are skewed by a few confident mistakes, for which the plain percentile interval lies too
+    low. Where all values are equal the interval is that value.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    n, mean = data.size, float(data.mean())
+    deviation = data - mean
+    squares = float(deviation @ deviation)
+    if n < 2 or squares <= (1e-12 * abs(mean)) ** 2 * n:
+        return Interval(mean, mean)
+    rng = np.random.default_rng(seed)
+    step = max(1, 2_000_000 // n)  # 16 MB of indices at a time
+    means = np.concatenate(
+        [
+            data[rng.integers(0, n, size=(min(step, resamples - start), n))].mean(axis=1)
+            for start in range(0, resamples, step)
+        ]
+    )
+    share = (np.sum(means < mean) + np.sum(means <= mean)) / (2 * resamples)
+    bias = stats.norm.ppf(np.clip(share, 0.5 / resamples, 1 - 0.5 / resamples))
+    acceleration = float((deviation**3).sum()) / (6 * squares**1.5)
+    z = stats.norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
+    levels = stats.norm.cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))
+    low, high = np.quantile(means, levels)
+    return Interval(float(low), float(high))
+
+
+def confusion(labels: npt.ArrayLike, logits: npt.ArrayLike) -> tuple[tuple[int, int], ...]:
+    """Counts ``[[cat→cat, cat→dog], [dog→cat, dog→dog]]``."""
+    truth, scores = checked(labels, logits)
+    counts = np.bincount(2 * truth + (scores > 0), minlength=4)
+    return (int(counts[0]), int(counts[1])), (int(counts[2]), int(counts[3]))
+
+
+def f1_score(hits: int, false_alarms: int, misses: int) -> float:
+    """Harmonic mean of precision and recall; 0 where nothing was there to find or was found."""
+    whole = 2 * hits + false_alarms + misses
+    return 2 * hits / whole if whole else 0.0
+
+
+def roc_auc(labels: npt.ArrayLike, logits: npt.ArrayLike) -> float | None:
+    """Area under the ROC curve: the chance that a dog scores above a cat, ties counting half.
+
+    ``None`` where one class is missing. From the ranks (Mann–Whitney), so no curve is needed.
+    """
+    truth, scores = checked(labels, logits)
+    dogs = int(truth.sum())
+    cats = truth.size - dogs
+    if not dogs or not cats:
+        return None
+    ranks = stats.rankdata(scores)[truth == 1].sum()
+    return float((ranks - dogs * (dogs + 1) / 2) / (dogs * cats))
+
+
+def auc_interval(auc: float, dogs: int, cats: int, confidence: float = 0.95) -> Interval:
+    """Score interval of an AUC (Newcombe 2006, part 2, method 5).
+
+    Unlike DeLong's it has a width at an AUC of 1, which small test sets do reach.
+    """
+    z = stats.norm.ppf((1 + confidence) / 2)
+    weight = (dogs + cats) / 2 - 1
+
+    def excess(theta: float) -> float:
+        shape = 1 + weight * ((1 - theta) / (2 - theta) + theta / (1 + theta))
+        return float((auc - theta) ** 2 - z**2 * theta * (1 - theta) * shape / (dogs * cats))
+
+    low = 0.0 if auc <= 0 else _bound(excess, auc, 0.0)
+    high = 1.0 if auc >= 1 else _bound(excess, auc, 1.0)
+    return Interval(low, high)
+
+
+def roc_curve(labels: npt.ArrayLike, logits: npt.ArrayLike) -> tuple[Array, Array]:
+    """False and true positive rates from (0, 0) to (1, 1), corners only; dog is positive.
+
+    Raises:
+        ValueError: one class is missing.
+    """
+    truth, scores = checked(labels, logits)
+    order = np.argsort(-scores, kind="stable")
+    last_of_tie = np.append(np.flatnonzero(np.diff(scores[order])), truth.size - 1)
+    dogs = np.append(0, np.cumsum(truth[order])[last_of_tie])
+    cats = np.append(0, last_of_tie + 1 - dogs[1:])
+    if not dogs[-1] or not cats[-1]:
+        raise ValueError("a ROC curve needs photos of both classes")
+    turns = (np.diff(dogs, 2) != 0) | (np.diff(cats, 2) != 0)
+    keep = np.concatenate([[True], turns, [True]])
+    return cats[keep] / cats[-1], dogs[keep] / dogs[-1]
+
+
+def reliability(
+    labels: npt.ArrayLike, logits: npt.ArrayLike, bins: int = CALIBRATION_BINS
+) -> list[Bin]:
+    """The bins of equal width of the probability of dog that hold photos, lowest first."""
+    truth, scores = checked(labels, logits)
+    dog = probabilities(scores)
+    edges = np.linspace(0, 1, bins + 1)
+    index = np.searchsorted(edges[1:-1], dog)
+    counts = np.bincount(index, minlength=bins)
+    sums = np.bincount(index, weights=dog, minlength=bins)
+    dogs = np.bincount(index, weights=truth, minlength=bins)
+    return [
+        Bin(
+            float(edges[i]),
+            float(edges[i + 1]),
+            int(counts[i]),
+            float(sums[i] / counts[i]),
+            float(dogs[i] / counts[i]),
+        )
+        for i in np.flatnonzero(counts)
+    ]
+
+
+def calibration_error(
+    labels: npt.ArrayLike, logits: npt.ArrayLike, bins: int = CALIBRATION_BINS
+) -> float:
+    """Expected calibration error: mean distance of probability and share of dogs over the bins.
+
+    Bins of equal width of the probability of dog (Naeini et al. 2015, for two classes), weighted
+    by their photos. In [0, 1]; a perfect model scores above 0 on a small set, by chance.
+    """
+    filled = reliability(labels, logits, bins)
+    return sum(b.n * abs(b.probability - b.dogs) for b in filled) / sum(b.n for b in filled)
+
+
+def fit_temperature(labels: npt.ArrayLike, logits: npt.ArrayLike) -> Temperature:
+    """Temperature T that minimises the loss of ``logits / T`` (Guo et al. 2017).
+
+    Fit it on validation, apply it to test. Where every photo is right the loss falls for ever as T
+    goes to 0, which would make the model certain of everything: then T stays 1.
+    """
+    truth, scores = checked(labels, logits)
+    before = float(cross_entropy(truth, scores).mean())
+    if correct(truth, scores).all() or not np.any(scores):
+        note = "no mistake on validation to fit a temperature from; left at 1"
+        return Temperature(1.0, before, before, note)
+    low, high = (math.log(bound) for bound in TEMPERATURE_RANGE)
+    # The loss is convex in 1/T, so it has one valley in log T.
+    found = optimize.minimize_scalar(
+        lambda log_t: cross_entropy(truth, scores / math.exp(log_t)).mean(),
+        bounds=(low, high),
+        method="bounded",
+        options={"xatol": 1e-8},
+    )
+    value = math.exp(found.x)
+    stuck = min(found.x - low, high - found.x) < 1e-3
+    note = "at the end of the range that was searched: not calibrated" if stuck else ""
+    return Temperature(value, before, float(found.fun), note)
+
+
+def evaluate(labels: npt.ArrayLike, logits: npt.ArrayLike, *, seed: int = 0) -> Evaluation:
+    """All that is said of one model on one set of photos; ``seed`` is the bootstrap's.
+
+    Raises:
+        ValueError: as :func:`checked`.
+    """
+    truth, scores = checked(labels, logits)
+    losses = cross_entropy(truth, scores)
+    (cat_cat, cat_dog), (dog_cat, dog_dog) = confusion(truth, scores)
+    f1, f1_cat = f1_score(dog_dog, cat_dog, dog_cat), f1_score(cat_cat, dog_cat, cat_dog)
+    auc = roc_auc(truth, scores)
+    dogs = int(truth.sum())
+    return Evaluation(
+        n=truth.size,
+        accuracy=(cat_cat + dog_dog) / truth.size,
+        accuracy_ci95=wilson(cat_cat + dog_dog, truth.size),
+        loss=float(losses.mean()),
+        loss_ci95=bootstrap_mean(losses, seed=seed),
+        auc=auc,
+        auc_ci95=None if auc is None else auc_interval(auc, dogs, truth.size - dogs),
+        f1=f1,
+        f1_cat=f1_cat,
+        f1_macro=(f1 + f1_cat) / 2,
+        ece=calibration_error(truth, scores),
+        brier=float(((probabilities(scores) - truth) ** 2).mean()),
+        confusion=((cat_cat, cat_dog), (dog_cat, dog_dog)),
+    )
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Exact two-sided p-value that two models are right equally often (McNemar 1947)."""
+    if only_a + only_b == 0:
+        return 1.0
+    return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
+
+
+def paired_difference(only_a: int, only_b: int, n: int, confidence: float = 0.95) -> Interval:
+    """Score interval of the difference of two paired proportions (Tango 1998).
+
+    Chosen because it leaves out 0 wherever the exact McNemar test has p < 0.05, so that the report
+    cannot contradict itself, and because it holds its level on small sets (Fagerland et al. 2014).
+    """
+    z = stats.norm.ppf((1 + confidence) / 2)
+
+    def excess(delta: float) -> float:
+        a, c = 2 * n, -only_b * delta * (1 - delta)
+        b = -only_a - only_b + (2 * n - only_a + only_b) * delta
+        # The share of "only B" that is likeliest if the true difference is delta.
+        likeliest = (math.sqrt(max(0.0, b * b - 4 * a * c)) - b) / (2 * a)
+        variance = n * (2 * likeliest + delta * (1 - delta))
+        return float((only_a - only_b - n * delta) ** 2 - z**2 * variance)
+
+    observed = (only_a - only_b) / n
+    low = -1.0 if observed <= -1 else _bound(excess, observed, -1.0)
+    high = 1.0 if observed >= 1 else _bound(excess, observed, 1.0)
+    return Interval(low, high)
+
+
+def compare(labels: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike) -> Comparison:
+    """Models with logits ``a`` and ``b`` on the same photos, all (n,)."""
+    right_a, right_b = correct(labels, a), correct(labels, b)
+    n = right_a.size
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    return Comparison(
+        n=n,
+        only_a=only_a,
+        only_b=only_b,
+        difference=(only_a - only_b) / n,
+        ci95=paired_difference(only_a, only_b, n),
+        mcnemar_p=mcnemar(only_a, only_b),
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for how many there are (Holm 1979), in the order given."""
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and spread of one number over repeats (Student's t for the interval of the mean)."""
+    data = np.asarray(values, dtype=np.float64)
+    n, mean = data.size, float(data.mean())
+    low, high = float(data.min()), float(data.max())
+    if n < 2:
+        return Spread(n, mean, None, low, high, None)
+    sd = float(data.std(ddof=1))
+    half = float(stats.t.ppf(0.975, n - 1)) * sd / math.sqrt(n)
+    return Spread(n, mean, sd, low, high, Interval(mean - half, mean + half))
+
+
+def _bound(excess: Callable[[float], float], estimate: float, end: float) -> float:
+    """Where a score interval ends between its estimate (inside) and the end of the scale.
+
+    ``excess`` is below 0 inside the interval. It can be exactly 0 at an estimate on the edge of the
+    scale, so the search begins a hair beside it.
+    """
+    inside = estimate + math.copysign(1e-9, end - estimate)
+    if excess(end) <= 0:
+        return end
+    return float(optimize.brentq(excess, inside, end, xtol=1e-12))
