@@ -1,0 +1,95 @@
+# Everything starts here: `make train` and `make test` need Python 3.11 to 3.13, make and the
+# package registry that pip knows, nothing else. `make help` lists the rest.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help train test test-slow test-all lint format types gpu python clean .venv FORCE
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Written last: an interrupted set-up leaves none and is done again from the start.
+READY := $(VENV)/ready
+
+# Which Python: the one given (make PYTHON=/path/to/python3.12 …), else the first that fits. A name
+# on the PATH may still fail when it is run (pyenv's shims), so each is asked for its version and
+# for the modules that the set-up needs.
+CANDIDATES := python3.13 python3.12 python3.11 python3 python
+FITS := import ensurepip, venv, sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit(1)
+VERSION_OF := import sys; print(sys.version_info[:2])
+FOUND = $(shell for python in $(or $(PYTHON),$(CANDIDATES)); do \
+	"$$python" -c '$(FITS)' >/dev/null 2>&1 && { command -v "$$python"; break; }; done)
+NONE_FITS = $(if $(PYTHON),$(PYTHON) does not fit,none of $(CANDIDATES) fits): catdog needs Python \
+	3.11, 3.12 or 3.13 that runs and has the modules venv and ensurepip; name one with \
+	make PYTHON=/path/to/python3.12
+CHOSEN = $(or $(FOUND),$(error $(NONE_FITS)))
+
+# Another Python than that of the set-up asks for a new set-up.
+ifneq ($(strip $(PYTHON)),)
+ifneq ($(shell "$(PYTHON)" -c '$(VERSION_OF)' 2>/dev/null),$(shell $(BIN)/python -c '$(VERSION_OF)' 2>/dev/null))
+OTHER_PYTHON := FORCE
+endif
+endif
+
+help:  ## this list
+	@echo "catdog: distributed image classification, cats from dogs."
+	@echo
+	@sed -n 's/^\([a-z.-][a-z.-]*\):.*  ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) \
+		| while IFS="$$(printf '\t')" read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
+	@echo
+	@echo "Another Python:   make test PYTHON=/path/to/python3.12"
+	@echo "Your own photos:  $(BIN)/python jobs/train.py --data PHOTOS"
+
+train: $(READY)  ## set up, then the whole job on the built-in drawings
+	$(BIN)/python jobs/train.py
+
+test: $(READY)  ## set up, then the tests, without the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(READY)  ## the slow tests alone
+	$(BIN)/python -m pytest -m slow
+
+test-all: $(READY)  ## all tests
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## ruff: lint and form
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)  ## ruff: put everything in form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(READY)  ## mypy
+	$(BIN)/mypy
+
+.venv: $(READY)  ## set up alone: .venv with the exact versions of constraints.txt
+
+gpu: $(READY)  ## set up, and TensorFlow with CUDA for this machine's GPUs
+	$(BIN)/python -m pip install -qq --disable-pip-version-check \
+		--constraint constraints.txt --build-constraint constraints.txt --editable '.[gpu]'
+
+python:  ## which Python a set-up takes
+	@echo "$(CHOSEN)"
+
+clean:  ## remove .venv and the caches; runs stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# A finished set-up is brought up to date where it is, so that whatever runs from it goes on; one
+# that was interrupted, or is of another Python, is made anew. pip comes first: older ones know
+# neither --group nor --build-constraint.
+$(READY): pyproject.toml constraints.txt $(OTHER_PYTHON)
+	@python="$(CHOSEN)"; set -e; \
+	if [ -f $@ ] && [ -z "$(OTHER_PYTHON)" ]; then \
+		echo "Bringing $(VENV) up to date"; rm -f $@; \
+	else \
+		echo "Setting up $(VENV) with $$python (some minutes)"; rm -f $@; \
+		"$$python" -m venv --clear $(VENV); \
+	fi; \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check \
+		--upgrade --constraint constraints.txt pip; \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check \
+		--constraint constraints.txt --build-constraint constraints.txt --editable . --group dev; \
+	touch $@
+
+FORCE:
