@@ -1,0 +1,125 @@
+"""Prepared rows → batches for one training worker. NumPy only: no Ray, no TensorFlow.
+
+The order of an epoch depends on the seed and the epoch alone. A global batch is a slice of that
+order and each rank takes its share of the slice, so any number of workers sees the same global
+batches, and an epoch has the same number of steps on every rank.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from catdog.data.shards import Rows
+
+
+class Batch(NamedTuple):
+    """One rank's part of a global batch of ``k`` rows: (k, *shape), float32 (k,), float32 (k,).
+
+    A weight is 1, or 0 for the one row that stands in where a rank has no share of the batch.
+    """
+
+    rows: NDArray[Any]
+    labels: NDArray[np.float32]
+    weights: NDArray[np.float32]
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """A permutation of ``range(count)``, the same on every machine for (seed, epoch)."""
+    generator = np.random.Generator(np.random.PCG64([seed, epoch]))
+    return generator.permutation(count).astype(np.int64)
+
+
+def share(indices: ArrayLike, rank: int, world_size: int) -> NDArray[np.int64]:
+    """The contiguous part of ``indices`` for ``rank``; sizes differ by one row at most."""
+    whole = np.asarray(indices, np.int64)
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank {rank} is not in a world of {world_size}")
+    return whole[len(whole) * rank // world_size : len(whole) * (rank + 1) // world_size]
+
+
+def batches(
+    rows: Rows,
+    order: ArrayLike,
+    *,
+    batch_size: int,
+    rank: int,
+    world_size: int,
+    drop_last: bool,
+    prefetch: int = 2,
+) -> Iterator[Batch]:
+    """One rank's batches of an epoch, gathered ahead in a thread.
+
+    Args:
+        rows: the prepared set.
+        order: row numbers in the order of this epoch, the same on all ranks.
+        batch_size: rows of a global batch, over all ranks.
+        drop_last: leave out the last global batch if it is not full (training); otherwise every
+            row is seen once (evaluation).
+        prefetch: batches held ready; 0 gathers in the caller's thread.
+
+    Yields:
+        The same number of batches on every rank and never an empty one: where a rank has no share
+        of the last batch it gets one real row of it with weight 0.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}")
+    steps = _steps(np.asarray(order, np.int64), batch_size, rank, world_size, drop_last)
+    if prefetch < 1:
+        return (_gather(rows, *step) for step in steps)
+    return _ahead(rows, steps, prefetch)
+
+
+def _steps(
+    order: NDArray[np.int64], batch_size: int, rank: int, world_size: int, drop_last: bool
+) -> Iterator[tuple[NDArray[np.int64], float]]:
+    end = len(order) // batch_size * batch_size if drop_last else len(order)
+    for start in range(0, end, batch_size):
+        whole = order[start : start + batch_size]
+        mine = share(whole, rank, world_size)
+        yield (mine, 1.0) if len(mine) else (whole[:1], 0.0)
+
+
+def _gather(rows: Rows, indices: NDArray[np.int64], weight: float) -> Batch:
+    labels = rows.labels[indices].astype(np.float32)
+    return Batch(rows.gather(indices), labels, np.full(len(indices), weight, np.float32))
+
+
+def _ahead(
+    rows: Rows, steps: Iterator[tuple[NDArray[np.int64], float]], prefetch: int
+) -> Iterator[Batch]:
+    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(prefetch)
+    stopped = threading.Event()
+
+    def put(item: Batch | BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                return ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for step in steps:
+                if stopped.is_set():
+                    return
+                put(_gather(rows, *step))
+            put(None)
+        except BaseException as error:  # raised again where the batches are used
+            put(error)
+
+    thread = threading.Thread(target=work, name="feed", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        thread.join()

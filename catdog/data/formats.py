@@ -1,0 +1,245 @@
+"""Picture files read as bytes: which format, how large, whole or cut, without decoding a pixel.
+
+Decoders are forgiving where a data stage must not be: a PNG without its end, a JPEG that stops in
+the middle, a header that promises more pixels than its file can hold. These checks read the
+structure that each format's specification gives (JPEG: ITU-T T.81, PNG: RFC 2083, GIF89a, WebP:
+RFC 9649, BMP, TIFF 6.0) and are pure functions of the bytes.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+Format = Literal["jpeg", "png", "gif", "webp", "bmp", "tiff"]
+Damage = tuple[Literal["truncated", "corrupt", "not_an_image"], str]
+
+_SIGNATURES: tuple[tuple[bytes, Format], ...] = (
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"GIF87a", "gif"),
+    (b"GIF89a", "gif"),
+    (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"),
+    (b"II+\0", "tiff"),
+    (b"MM\0+", "tiff"),
+)
+#: Sizes that the information header of a BMP can have.
+_BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
+
+
+def format_of(data: bytes) -> Format | None:
+    """The format that the first bytes announce, whatever the file is called."""
+    for signature, name in _SIGNATURES:
+        if data.startswith(signature):
+            return name
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    if data[:2] == b"BM" and len(data) >= 18:
+        return "bmp" if int.from_bytes(data[14:18], "little") in _BMP_HEADERS else None
+    return None
+
+
+def is_beginning_of_a_picture(data: bytes) -> bool:
+    """Whether a file that is too short to have a format was cut within its signature."""
+    if len(data) >= 18:
+        return False
+    starts = [signature for signature, _ in _SIGNATURES] + [b"BM"]
+    if any(s.startswith(data) for s in starts) or data.startswith(b"BM"):
+        return True
+    return b"RIFF".startswith(data[:4]) and b"WEBP".startswith(data[8:12])
+
+
+def guess_other(data: bytes) -> str:
+    """What a file that is no picture seems to be, for the table of rejected files."""
+    head = data[:512].lstrip()
+    lower = head.lower()
+    if lower.startswith((b"<!doctype html", b"<html")):
+        return "a web page"
+    if lower.startswith((b"<?xml", b"<svg")):
+        return "XML or SVG"
+    if data[4:8] == b"ftyp":
+        brand = data[8:12]
+        if brand in (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis"):
+            return f"a {brand.decode()} picture, which is not supported: convert it to JPEG"
+        return "a video (MP4 family)"
+    if data[:4] in (b"\x1aE\xdf\xa3", b"RIFF", b"OggS", b"\0\0\x01\xba"):
+        return "video or audio"
+    if data[:4] == b"%PDF":
+        return "a PDF"
+    if data[:2] == b"PK" or data[:2] == b"\x1f\x8b":
+        return "an archive"
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError:
+        return "no known picture format"
+    return "text"
+
+
+@dataclass
+class JpegHeader:
+    """What the segments before the scan say. ``scan`` is the offset of the scan data."""
+
+    width: int = 0
+    height: int = 0
+    components: int = 0
+    precision: int = 8
+    process: int = 0
+    blocks: int = 0
+    scan: int | None = None
+    exif: bytes | None = None
+    jfif: int | None = None
+    adobe: int | None = None
+    damage: Damage | None = field(default=None)
+
+
+def jpeg_header(data: bytes) -> JpegHeader:
+    """Walk the segments from the start to the first scan; about 10 µs for a usual photo."""
+    header, at, end = JpegHeader(), 2, len(data)
+    while True:
+        at_marker = data.find(b"\xff", at)
+        if at_marker < 0 or at_marker + 4 > end:
+            header.damage = ("truncated", "ends before the picture begins")
+            return header
+        marker = data[at_marker + 1]
+        if marker == 0xFF:
+            at = at_marker + 1
+            continue
+        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:
+            at = at_marker + 2
+            continue
+        if marker == 0xD9:
+            header.damage = ("corrupt", "no scan before the end marker")
+            return header
+        length = (data[at_marker + 2] << 8) | data[at_marker + 3]
+        body, next_at = at_marker + 4, at_marker + 2 + length
+        if length < 2:
+            header.damage = ("corrupt", "a segment of negative length")
+            return header
+        if next_at > end:
+            header.damage = ("truncated", "ends within a header segment")
+            return header
+        if marker == 0xDA:
+            header.scan = next_at
+            if not header.components:
+                header.damage = ("corrupt", "a scan without a frame header")
+            return header
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            _frame(header, marker, data[body:next_at])
+        elif marker == 0xE1 and header.exif is None and data.startswith(b"Exif\0\0", body):
+            header.exif = data[body:next_at]
+        elif marker == 0xE0 and data.startswith(b"JFIF\0", body):
+            header.jfif = body
+        elif marker == 0xEE and data.startswith(b"Adobe", body):
+            header.adobe = body
+        at = next_at
+
+
+def _frame(header: JpegHeader, marker: int, body: bytes) -> None:
+    if len(body) < 6 or len(body) < 6 + 3 * body[5]:
+        header.damage = ("corrupt", "a broken frame header")
+        return
+    header.precision, header.height, header.width, header.components = struct.unpack(
+        ">BHHB", body[:6]
+    )
+    header.process = marker
+    factors = [body[7 + 3 * i] for i in range(header.components)]
+    if not factors or any(not 1 <= f >> 4 <= 4 or not 1 <= f & 15 <= 4 for f in factors):
+        header.damage = ("corrupt", "impossible sampling factors")
+        return
+    widest, tallest = max(f >> 4 for f in factors), max(f & 15 for f in factors)
+    units = -(-header.width // (8 * widest)) * -(-header.height // (8 * tallest))
+    header.blocks = units * sum((f >> 4) * (f & 15) for f in factors)
+
+
+def jpeg_too_short(header: JpegHeader, length: int) -> bool:
+    """Whether the scan cannot hold the blocks that the header promises.
+
+    A Huffman-coded 8×8 block takes at least one bit in a progressive file and two in a sequential
+    one. A forged header of 90 million pixels over 20 kB of data is found here, before memory is
+    taken, instead of after 0.7 s of decoding nothing.
+    """
+    if header.scan is None or header.process >= 0xC8:  # arithmetic coding has no such bound
+        return False
+    bits = 1 if header.process == 0xC2 else 2
+    return (length - header.scan) * 8 < header.blocks * bits
+
+
+def jpeg_trailing_bytes(data: bytes, header: JpegHeader) -> int:
+    """How many bytes follow the end marker (a zero-padded or concatenated file has some)."""
+    if data.endswith(b"\xff\xd9") or header.scan is None:
+        return 0
+    last = data.rfind(b"\xff\xd9", header.scan)
+    return len(data) - last - 2 if last >= 0 else 0
+
+
+def structure(data: bytes, name: Format) -> Damage | None:
+    """What is wrong with the file's own framing, or ``None``: for the formats but JPEG."""
+    checks = {"png": _png, "gif": _gif, "webp": _webp, "bmp": _bmp}
+    return checks[name](data) if name in checks else None
+
+
+def _png(data: bytes) -> Damage | None:
+    at = 8
+    while True:
+        if at + 12 > len(data):
+            return ("truncated", "ends before the IEND chunk")
+        length = int.from_bytes(data[at : at + 4], "big")
+        kind, body_end = data[at + 4 : at + 8], at + 8 + length
+        if not re.fullmatch(rb"[A-Za-z]{4}", kind):
+            return ("corrupt", "a chunk without a name")
+        if body_end + 4 > len(data):
+            return ("truncated", f"ends within a {kind.decode()} chunk")
+        critical = not kind[0] & 0x20
+        stored = int.from_bytes(data[body_end : body_end + 4], "big")
+        if critical and zlib.crc32(data[at + 4 : body_end]) != stored:
+            return ("corrupt", f"wrong checksum of a {kind.decode()} chunk")
+        if kind == b"IEND":
+            return None
+        at = body_end + 4
+
+
+def _gif(data: bytes) -> Damage | None:
+    if len(data) < 13:
+        return ("truncated", "ends within the header")
+    at = 13 + (3 << ((data[10] & 7) + 1) if data[10] & 0x80 else 0)
+    while at < len(data):
+        kind = data[at]
+        if kind == 0x3B:
+            return None
+        if kind == 0x21:
+            at += 2
+        elif kind == 0x2C and at + 10 < len(data):
+            flags = data[at + 9]
+            at += 10 + (3 << ((flags & 7) + 1) if flags & 0x80 else 0) + 1
+        elif kind == 0x2C:
+            break
+        else:
+            return ("corrupt", "an unknown block")
+        while at < len(data) and data[at]:
+            at += data[at] + 1
+        at += 1
+    return ("truncated", "ends before the trailer")
+
+
+def _webp(data: bytes) -> Damage | None:
+    if int.from_bytes(data[4:8], "little") + 8 > len(data):
+        return ("truncated", "shorter than its RIFF header says")
+    return None
+
+
+def _bmp(data: bytes) -> Damage | None:
+    header = int.from_bytes(data[14:18], "little")
+    if len(data) < 14 + header:
+        return ("truncated", "ends within the header")
+    if header < 40:
+        return None
+    width, height, _, depth, packing = struct.unpack("<iiHHI", data[18:34])
+    if packing in (0, 3, 6):
+        start = int.from_bytes(data[10:14], "little")
+        if start + (abs(width) * depth + 31) // 32 * 4 * abs(height) > len(data):
+            return ("truncated", "shorter than its header says")
+    return None
