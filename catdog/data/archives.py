@@ -1,0 +1,300 @@
+"""Photos in archives: ``.zip``, zips within zips, ``.tar``, ``.tar.gz``.
+
+Archives are hostile. Nothing is ever unpacked under a name from the archive: members are copied
+one after the other into a few pack files of ours, read by offset, and the packs are removed when
+the photos are prepared. What an archive unpacks to is counted while it is read, whatever its
+headers claim, and bounded; so is the depth of archives within archives. Memory stays at a few
+buffers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import IO, BinaryIO, cast
+
+from catdog.errors import UserError
+from catdog.storage import Location, retried
+
+MAX_DEPTH = 3
+MAX_MEMBERS = 20_000_000
+#: Photos do not compress: an archive that unpacks to more than this many times its size is a bomb.
+MAX_RATIO = 100
+#: What even a small archive may unpack to.
+FREE_BYTES = 512 << 20
+_PIECE = 1 << 20
+_IN_MEMORY = 16 << 20
+_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
+_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
+
+
+def is_archive(name: str) -> bool:
+    return name.lower().endswith(_ENDINGS)
+
+
+@dataclass
+class Budget:
+    """What is left to unpack before an archive is called a bomb."""
+
+    name: str
+    limit: int
+    used: int = 0
+    members: int = 0
+
+    def take(self, count: int) -> None:
+        self.used += count
+        if self.used > self.limit:
+            raise UserError(
+                f"{self.name} unpacks to more than {self.limit >> 20} MiB, {MAX_RATIO} times its "
+                "size: this is no archive of photos; unpack it yourself if you trust it"
+            )
+
+    def count(self) -> None:
+        self.members += 1
+        if self.members > MAX_MEMBERS:
+            raise UserError(f"{self.name} holds more than {MAX_MEMBERS:,} files")
+
+
+@dataclass
+class Member:
+    """A file in an archive: its cleaned path, its declared size, and its content in pieces.
+
+    ``pieces`` works only until the next member is asked for. ``problem`` says why a member cannot
+    be read at all.
+    """
+
+    path: str
+    size: int
+    problem: str | None = None
+    pieces: Callable[[], Iterator[bytes]] = field(default=lambda: iter(()))
+
+
+@contextlib.contextmanager
+def opened(place: Location) -> Iterator[BinaryIO]:
+    """A seekable stream over an archive, local or remote."""
+    if place.is_local:
+        with place.local_path.open("rb") as local:
+            yield local
+    else:
+        with retried(lambda: place.filesystem.open_input_file(place.path), place) as remote:
+            yield cast(BinaryIO, remote)
+
+
+def members(stream: BinaryIO, name: str, size: int) -> Iterator[Member]:
+    """All regular files of an archive and of the archives within it.
+
+    Args:
+        stream: seekable.
+        name: of the archive, for its kind and for messages.
+        size: of the archive in bytes.
+
+    Raises:
+        UserError: it is damaged, nested too deep, or unpacks to more than its size allows.
+    """
+    budget = Budget(name, max(FREE_BYTES, MAX_RATIO * size))
+    yield from _walk(stream, name, "", 1, budget)
+
+
+def _walk(
+    stream: IO[bytes], name: str, prefix: str, depth: int, budget: Budget
+) -> Iterator[Member]:
+    if depth > MAX_DEPTH:
+        raise UserError(f"{budget.name} holds archives more than {MAX_DEPTH} levels deep: {prefix}")
+    walk = _zip_members if name.lower().endswith(".zip") else _tar_members
+    try:
+        for member in walk(stream):
+            budget.count()
+            member = _metered(member, budget)
+            inside = posixpath.join(prefix, member.path)
+            if is_archive(member.path) and member.problem is None:
+                with _spooled(member) as inner:
+                    yield from _walk(inner, member.path, inside, depth + 1, budget)
+            else:
+                member.path = inside
+                yield member
+    except _BROKEN as error:
+        where = prefix or budget.name
+        raise UserError(f"{where} is damaged or no archive: {error}"[:300]) from error
+    except OSError as error:
+        if isinstance(error, (FileNotFoundError, PermissionError)) or error.errno is not None:
+            raise
+        raise UserError(f"{prefix or budget.name} is damaged: {error}"[:300]) from error
+
+
+def _metered(member: Member, budget: Budget) -> Member:
+    plain = member.pieces
+
+    def pieces() -> Iterator[bytes]:
+        for piece in plain():
+            budget.take(len(piece))
+            yield piece
+
+    return Member(member.path, member.size, member.problem, pieces)
+
+
+@contextlib.contextmanager
+def _spooled(member: Member) -> Iterator[IO[bytes]]:
+    """An archive within an archive, seekable: in memory while small, then in a temporary file."""
+    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
+        for piece in member.pieces():
+            file.write(piece)
+        file.seek(0)
+        yield cast(IO[bytes], file)
+
+
+def _zip_members(stream: IO[bytes]) -> Iterator[Member]:
+    with zipfile.ZipFile(stream) as archive:
+        for info in archive.infolist():
+            if info.is_dir():
+                continue
+            problem = "encrypted in the archive" if info.flag_bits & 1 else None
+
+            def pieces(info: zipfile.ZipInfo = info) -> Iterator[bytes]:
+                with archive.open(info) as file:
+                    yield from _in_pieces(file)
+
+            yield Member(_clean(info.filename), info.file_size, problem, pieces)
+
+
+def _tar_members(stream: IO[bytes]) -> Iterator[Member]:
+    with tarfile.open(fileobj=stream, mode="r|*", errorlevel=2) as archive:
+        for info in archive:
+            if info.isdir():
+                continue
+            problem = None if info.isreg() else "a link or device in the archive"
+
+            def pieces(info: tarfile.TarInfo = info) -> Iterator[bytes]:
+                file = archive.extractfile(info)
+                if file is not None:
+                    yield from _in_pieces(file)
+
+            yield Member(_clean(info.name), info.size if info.isreg() else -1, problem, pieces)
+            archive.members.clear()  # tarfile keeps every header it has seen
+
+
+def _in_pieces(file: IO[bytes]) -> Iterator[bytes]:
+    while piece := file.read(_PIECE):
+        yield piece
+
+
+def _clean(path: str) -> str:
+    """A member's name without roots, drives and ``..``; only ever shown and matched for labels."""
+    text = path.replace("\\", "/").encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    parts = [part for part in text.split("/") if part not in ("", ".", "..")]
+    return "/".join(parts) or "unnamed"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Where a member's bytes lie: number of the pack, offset, length; or why they do not."""
+
+    path: str
+    pack: int
+    offset: int
+    size: int
+    problem: str | None
+
+
+def pack(
+    place: Location,
+    size: int,
+    folder: Location,
+    *,
+    keep: Callable[[str], bool],
+    max_file_bytes: int,
+    head_bytes: int,
+    pack_bytes: int = 256 << 20,
+    room: int | None = None,
+) -> tuple[list[Packed], list[Location]]:
+    """Copy the members of an archive one after the other into pack files in ``folder``.
+
+    Of a member above ``max_file_bytes`` only the first ``head_bytes`` are kept. ``room`` bounds
+    what may be written.
+
+    Raises:
+        UserError: as :func:`members`, or the packs would not fit.
+    """
+    found: list[Packed] = []
+    packs: list[Location] = []
+    written = 0
+    with opened(place) as stream, contextlib.ExitStack() as stack:
+        out: _Pack | None = None
+        for member in members(stream, place.name, size):
+            if not keep(member.path):
+                continue
+            if out is None or out.length >= pack_bytes:
+                if out is not None:
+                    out.close()
+                packs.append(folder / f"pack-{len(packs):05d}.bin")
+                out = stack.enter_context(contextlib.closing(_Pack(packs[-1])))
+            start, problem = out.length, member.problem
+            limit = head_bytes if member.size > max_file_bytes else max_file_bytes
+            if problem is None:
+                problem = _copy(member, out, limit)
+            written += out.length - start
+            if room is not None and written > room:
+                raise UserError(f"{place.name} unpacked does not fit on the disk of {folder}")
+            where = (len(packs) - 1, start, out.length - start)
+            found.append(Packed(member.path, *where, problem))
+    return found, packs
+
+
+def _copy(member: Member, out: _Pack, limit: int) -> str | None:
+    """Append a member; ``None``, or why it cannot be read (the rest of the archive can)."""
+    left = limit
+    try:
+        for piece in member.pieces():
+            out.write(piece[:left])
+            left -= min(left, len(piece))
+            if not left:
+                break
+    except zipfile.BadZipFile as error:
+        return f"damaged in the archive: {error}"
+    except (zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        return f"damaged in the archive: {error}"
+    return None
+
+
+class _Pack:
+    """A pack file; on a remote store written locally first, so that a failure can be repeated."""
+
+    def __init__(self, target: Location) -> None:
+        self.target, self.length = target, 0
+        if target.is_local:
+            target.local_path.parent.mkdir(parents=True, exist_ok=True)
+            self._name = target.path
+        else:
+            handle, self._name = tempfile.mkstemp(prefix="catdog-pack.")
+            os.close(handle)
+        self._file: BinaryIO | None = open(self._name, "wb")  # noqa: SIM115 (closed in close)
+
+    def write(self, piece: bytes) -> None:
+        assert self._file is not None
+        self._file.write(piece)
+        self.length += len(piece)
+
+    def close(self) -> None:
+        if self._file is None:
+            return
+        self._file.close()
+        self._file = None
+        if not self.target.is_local:
+            try:
+                retried(self._upload, self.target)
+            finally:
+                os.unlink(self._name)
+
+    def _upload(self) -> None:
+        with (
+            open(self._name, "rb") as local,
+            self.target.filesystem.open_output_stream(self.target.path) as remote,
+        ):
+            while piece := local.read(8 << 20):
+                remote.write(piece)

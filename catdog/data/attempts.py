@@ -1,0 +1,105 @@
+"""One attempt at a prepared set: invisible until it is complete, gone if it fails.
+
+On a local disk an attempt is a hidden folder that is renamed when all is written. On an object
+store, which cannot rename, the shards' names carry the attempt and the manifest, written last,
+names the shards. Attempts of the same set at the same time do not meet; the first to finish wins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from catdog.storage import Location
+
+
+class Attempt:
+    """A context manager; :meth:`publish` makes the set visible under its fingerprint.
+
+    ``root`` is where to write, ``suffix`` belongs into the names of shards.
+    """
+
+    def __init__(self, datasets: Location, fingerprint: str) -> None:
+        self._final = datasets / fingerprint
+        self._name = f".{fingerprint}.{uuid.uuid4().hex[:8]}"
+        self._datasets = datasets
+        self._lock: IO[str] | None = None
+        self._scratch: Location | None = None
+        self._written = False
+        self.suffix = "" if datasets.is_local else "-" + self._name[-8:]
+        self.root = datasets / self._name if datasets.is_local else self._final
+
+    def __enter__(self) -> Attempt:
+        if self._datasets.is_local:
+            folder = self._datasets.mkdir().local_path
+            _remove_abandoned(folder)
+            # The lock ends with the process, whatever ends it: so a dead attempt can be told.
+            self._lock = (folder / f"{self._name}.lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self.root.mkdir()
+        return self
+
+    def scratch(self) -> Location:
+        """A folder for files that are needed during the attempt only."""
+        self._scratch = self._datasets / f"{self._name}.scratch"
+        return self._scratch
+
+    def publish(self, manifest: dict[str, Any]) -> None:
+        """Write the manifest and show the set; one that is complete already stays as it is."""
+        self._drop_scratch()
+        if not self._datasets.is_local:
+            (self.root / "manifest.json").write_json(manifest)
+            self._written = True
+            return
+        (self.root / "manifest.json").write_json(manifest)
+        final = self._final.local_path
+        if final.exists() and not (final / "manifest.json").exists():
+            shutil.rmtree(final, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not empty: another attempt was first
+            os.rename(self.root.local_path, final)
+
+    def _drop_scratch(self) -> None:
+        if self._scratch is not None:
+            self._scratch.delete_tree()
+            self._scratch = None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with contextlib.suppress(OSError):
+            self._drop_scratch()
+        if not self._datasets.is_local:
+            if not self._written:
+                self._delete_remote()
+            return
+        shutil.rmtree(self.root.local_path, ignore_errors=True)
+        if self._lock is not None:
+            Path(self._lock.name).unlink(missing_ok=True)
+            self._lock.close()
+
+    def _delete_remote(self) -> None:
+        with contextlib.suppress(OSError):
+            for info in self.root.list(recursive=True):
+                if self.suffix in info.path.rpartition("/")[2]:
+                    self.root.filesystem.delete_file(info.path)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Delete attempts whose process is gone; a lock that is held belongs to a living one."""
+    for lock in folder.glob(".*.lock"):
+        with contextlib.suppress(OSError), lock.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder / lock.name.removesuffix(".lock"), ignore_errors=True)
+            shutil.rmtree(
+                folder / (lock.name.removesuffix(".lock") + ".scratch"), ignore_errors=True
+            )
+            lock.unlink(missing_ok=True)

@@ -1,0 +1,221 @@
+"""One task's work: a block of listed files → shards of pixels, and a small table of verdicts.
+
+The task that decodes a photo also writes it. Only verdicts travel through Ray, some 200 bytes a
+photo, so memory does not grow with the photos. Whether a photo is a duplicate is known only when
+all are seen: what turns out to be one stays in its shard and is skipped by number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from catdog.data import sources
+from catdog.data.images import Photo, Rejected, Workspace, inspect, thumbnail
+from catdog.data.shards import ShardWriter
+from catdog.data.splits import SPLITS, split_of
+from catdog.storage import Location
+
+VERDICTS = pa.schema(
+    [
+        ("index", pa.int64()),  # in the listing
+        ("reason", pa.string()),  # null: a good photo so far
+        ("detail", pa.string()),
+        ("size", pa.int64()),
+        ("thumbnail", pa.binary()),
+        ("digest", pa.binary(16)),  # of the file's bytes
+        ("hash", pa.uint64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("brightness", pa.float32()),
+        ("sharpness", pa.float32()),
+        ("flags", pa.string()),
+        ("note", pa.string()),
+        ("split", pa.int8()),
+        ("shard", pa.int32()),  # number of the block, -1 where no pixels were written
+        ("row", pa.int32()),
+    ]
+)
+
+#: Rejected files of one reason whose picture is kept for the report.
+THUMBNAILS = 8
+#: Pixels held back until they are written as one record batch, for each split.
+_BUFFER_BYTES = 16 << 20
+_READERS = 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every task needs to know; ``suffix`` makes file names of one attempt its own."""
+
+    bases: tuple[Location, ...]
+    root: Location
+    image_size: int
+    val_fraction: float
+    test_fraction: float
+    suffix: str = ""
+
+    def shard(self, split: int, number: int) -> str:
+        return f"{SPLITS[split]}/part-{number:06d}{self.suffix}.arrow"
+
+
+class _SplitShard:
+    """The shard of one split that a task fills; it exists only if there is a row for it."""
+
+    def __init__(self, target: Location, image_size: int) -> None:
+        self._target, self.rows = target, 0
+        shape = (image_size, image_size, 3)
+        count = max(1, min(128, _BUFFER_BYTES // (3 * image_size**2)))
+        self._buffer = np.empty((count, *shape), np.uint8)
+        self._labels: list[int] = []
+        self._uris: list[str] = []
+        self._writer: ShardWriter | None = None
+
+    @property
+    def slot(self) -> Any:
+        """The array (size, size, 3) where the pixels of the next photo belong."""
+        return self._buffer[len(self._labels)]
+
+    def commit(self, label: int, uri: str) -> int:
+        """Take what is in :attr:`slot` as the next row and return its number."""
+        self._labels.append(label)
+        self._uris.append(uri)
+        self.rows += 1
+        if len(self._labels) == len(self._buffer):
+            self._flush()
+        return self.rows - 1
+
+    def _flush(self) -> None:
+        count = len(self._labels)
+        if self._writer is None:
+            self._writer = ShardWriter(self._target, self._buffer.shape[1:], self._buffer.dtype)
+        self._writer.append(self._buffer[:count], self._labels, self._uris)
+        self._labels, self._uris = [], []
+
+    def close(self) -> None:
+        if self._labels:
+            self._flush()
+        if self._writer is not None:
+            self._writer.close()
+
+    def abandon(self) -> None:
+        if self._writer is not None:
+            self._writer.abandon()
+
+
+def inspect_block(block: pa.Table, plan: Plan) -> pa.Table:
+    """Read, judge, decode and write the files of one block.
+
+    Args:
+        block: rows of :data:`catdog.data.sources.FILES` and their ``index`` and ``block`` numbers.
+        plan: the same for all blocks.
+
+    Returns:
+        One row of :data:`VERDICTS` for each file, in the same order.
+    """
+    cv2.setNumThreads(1)  # the tasks share the cores already
+    number = block.column("block")[0].as_py()
+    shards = [
+        _SplitShard(plan.root / plan.shard(split, number), plan.image_size)
+        for split in range(len(SPLITS))
+    ]
+    columns: dict[str, list[Any]] = {name: [] for name in VERDICTS.names}
+    workspace, pictured = Workspace(), Counter[str]()
+    try:
+        for entry, data in _contents(block, plan):
+            row = dict.fromkeys(VERDICTS.names)
+            row |= {"index": entry["index"], "shard": -1, "size": entry["size"]}
+            if isinstance(data, Rejected):
+                verdict: Photo | Rejected = data
+            else:
+                row["size"] = max(len(data), entry["size"])
+                verdict = _judge(entry, data, plan, workspace, shards[0].slot)
+            if isinstance(verdict, Rejected):
+                row |= {"reason": verdict.reason, "detail": verdict.detail}
+                if isinstance(data, bytes) and pictured[verdict.reason] < THUMBNAILS:
+                    row["thumbnail"] = thumbnail(data)
+                    pictured[verdict.reason] += row["thumbnail"] is not None
+            else:
+                row |= _kept(entry, data, verdict, plan, shards) | {"shard": number}
+            for name, column in columns.items():
+                column.append(row[name])
+        for shard in shards:
+            shard.close()
+    except BaseException:
+        for shard in shards:
+            shard.abandon()
+        raise
+    return pa.table(columns, schema=VERDICTS)
+
+
+def _judge(
+    entry: dict[str, Any], data: bytes, plan: Plan, workspace: Workspace, slot: Any
+) -> Photo | Rejected:
+    verdict = inspect(data, plan.image_size, workspace, out=slot)
+    if entry["size"] > sources.MAX_FILE_BYTES:
+        if isinstance(verdict, Rejected) and verdict.reason == "not_an_image":
+            return verdict
+        return Rejected("unreadable", f"larger than {sources.MAX_FILE_BYTES >> 20} MiB")
+    if isinstance(verdict, Photo) and entry["label"] < 0:
+        return Rejected("no_label", "neither the name nor a folder says cat or dog")
+    return verdict
+
+
+def _kept(
+    entry: dict[str, Any], data: Any, photo: Photo, plan: Plan, shards: list[_SplitShard]
+) -> dict[str, Any]:
+    """Place the pixels, which lie in the slot of the first shard, in the shard of their split."""
+    hashes = np.array([photo.hash], np.uint64)
+    split = int(split_of(hashes, plan.val_fraction, plan.test_fraction)[0])
+    if split:
+        shards[split].slot[...] = photo.pixels
+    return {
+        "digest": hashlib.blake2b(data, digest_size=16).digest(),
+        "hash": photo.hash,
+        "width": photo.width,
+        "height": photo.height,
+        "brightness": photo.brightness,
+        "sharpness": photo.sharpness,
+        "flags": ",".join(photo.flags),
+        "note": photo.note,
+        "split": split,
+        "row": shards[split].commit(entry["label"], entry["uri"]),
+    }
+
+
+def _contents(block: pa.Table, plan: Plan) -> Iterator[tuple[dict[str, Any], bytes | Rejected]]:
+    """Each entry with its bytes, or with the reason why there are none."""
+
+    def content(entry: dict[str, Any]) -> bytes | Rejected:
+        if entry["problem"] is not None:
+            return Rejected("unreadable", entry["problem"])
+        base = plan.bases[entry["base"]]
+        try:
+            return sources.read(base, entry["path"], entry["offset"], entry["size"])
+        except (OSError, ValueError) as error:
+            text = (str(error).splitlines() or [""])[0]
+            return Rejected("unreadable", f"{type(error).__name__}: {text}"[:200])
+
+    entries = block.to_pylist()
+    if all(base.is_local for base in plan.bases):
+        for entry in entries:
+            yield entry, content(entry)
+        return
+    # A remote read waits most of its time: many at once, a bounded number ahead.
+    with ThreadPoolExecutor(_READERS) as pool:
+        waiting: deque[tuple[dict[str, Any], Future[bytes | Rejected]]] = deque()
+        for entry in entries:
+            waiting.append((entry, pool.submit(content, entry)))
+            if len(waiting) > 2 * _READERS:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for first, future in waiting:
+            yield first, future.result()
