@@ -3,11 +3,12 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.DELETE_ON_ERROR:
 .PHONY: help train test test-slow test-all lint format types gpu python clean .venv FORCE
 
 VENV := .venv
 BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check \
+	--constraint constraints.txt
 # Written last: an interrupted set-up leaves none and is done again from the start.
 READY := $(VENV)/ready
 
@@ -66,8 +67,7 @@ types: $(READY)  ## mypy
 .venv: $(READY)  ## set up alone: .venv with the exact versions of constraints.txt
 
 gpu: $(READY)  ## set up, and TensorFlow with CUDA for this machine's GPUs
-	$(BIN)/python -m pip install -qq --disable-pip-version-check \
-		--constraint constraints.txt --build-constraint constraints.txt --editable '.[gpu]'
+	$(PIP_INSTALL) --build-constraint constraints.txt --editable '.[gpu]'
 
 python:  ## which Python a set-up takes
 	@echo "$(CHOSEN)"
@@ -76,20 +76,21 @@ clean:  ## remove .venv and the caches; runs stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # A finished set-up is brought up to date where it is, so that whatever runs from it goes on; one
-# that was interrupted, or is of another Python, is made anew. pip comes first: older ones know
-# neither --group nor --build-constraint.
+# that was interrupted, or is of another Python, is made anew. Where pip gives up by itself (no
+# network, say) it has put back what it was changing: the old set-up stays, as one that is out of
+# date. pip comes first: older ones know neither --group nor --build-constraint.
 $(READY): pyproject.toml constraints.txt $(OTHER_PYTHON)
 	@python="$(CHOSEN)"; set -e; \
 	if [ -f $@ ] && [ -z "$(OTHER_PYTHON)" ]; then \
 		echo "Bringing $(VENV) up to date"; rm -f $@; \
+		gave_up() { touch -t 200001010000 $@; exit 1; }; \
 	else \
 		echo "Setting up $(VENV) with $$python (some minutes)"; rm -f $@; \
 		"$$python" -m venv --clear $(VENV); \
+		gave_up() { exit 1; }; \
 	fi; \
-	$(BIN)/python -m pip install -qq --disable-pip-version-check \
-		--upgrade --constraint constraints.txt pip; \
-	$(BIN)/python -m pip install -qq --disable-pip-version-check \
-		--constraint constraints.txt --build-constraint constraints.txt --editable . --group dev; \
+	$(PIP_INSTALL) --upgrade pip || gave_up; \
+	$(PIP_INSTALL) --build-constraint constraints.txt --editable . --group dev || gave_up; \
 	touch $@
 
 FORCE:

@@ -113,7 +113,9 @@ case "$*" in
         rm -rf .venv; mkdir -p .venv/bin
         sed "s/^echo .{name} /echo \\"venv /" "$0" > .venv/bin/python
         chmod +x .venv/bin/python ;;
-    "-m pip install"*) if [ -e interrupt ]; then rm interrupt; kill -9 $PPID; fi ;;
+    "-m pip install"*)
+        if [ -e interrupt ]; then rm interrupt; kill -9 $PPID; fi
+        if [ -e offline ]; then exit 1; fi ;;
 esac
 """
         )
@@ -204,7 +206,7 @@ def test_a_set_up_installs_pinned_versions_and_is_done_once(tmp_path):
     made, upgraded, installed = checkout.calls()
     assert made == "python3 -m venv --clear .venv"
     assert upgraded.startswith("venv -m pip install")
-    assert upgraded.endswith("--constraint constraints.txt pip")
+    assert upgraded.endswith("--constraint constraints.txt --upgrade pip")
     assert "--constraint constraints.txt" in installed
     assert installed.endswith("--editable . --group dev")
 
@@ -245,6 +247,22 @@ def test_an_interrupted_update_is_not_taken_for_a_set_up(tmp_path):
 
     assert checkout.make(".venv").returncode == 0
     assert any("-m venv --clear" in call for call in checkout.calls())
+
+
+def test_an_update_that_pip_gives_up_leaves_the_environment_for_the_next_try(tmp_path):
+    checkout = Checkout(tmp_path, python3="3.12")
+    checkout.make(".venv")
+    checkout.change("constraints.txt")
+    (checkout.folder / "offline").touch()
+    assert checkout.make(".venv").returncode != 0
+    assert checkout.make(".venv").returncode != 0, "a set-up out of date was taken as done"
+    checkout.calls()
+
+    (checkout.folder / "offline").unlink()
+    assert checkout.make(".venv").returncode == 0
+    calls = checkout.calls()
+    assert calls
+    assert not any("-m venv" in call for call in calls), "what runs from it would have lost it"
 
 
 def test_another_python_gets_an_environment_of_its_own(tmp_path):
