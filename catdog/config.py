@@ -21,7 +21,7 @@ from catdog.errors import UserError
 ModelName = Literal["base_cnn", "resnet50v2", "inception_v3"]
 PresetName = Literal["sample", "laptop", "cluster"]
 InputScale = Literal["0..255", "0..1", "-1..1"]
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 MODEL_NAMES: tuple[ModelName, ...] = ("base_cnn", "resnet50v2", "inception_v3")
 #: The smallest picture side in pixels that leaves every layer something to see.
@@ -64,7 +64,6 @@ class AugmentationSettings(Settings):
     translation: float = Field(0.0, ge=0, lt=1)
     brightness: float = Field(0.0, ge=0, le=1)
     contrast: float = Field(0.0, ge=0, le=1)
-    mixup: float = Field(0.0, ge=0, description="alpha of the Beta distribution")
 
 
 class ScratchSettings(Settings):

@@ -5,9 +5,11 @@ Plain lines in job logs and pipes, a live bar on a terminal. Nothing else in the
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
@@ -45,6 +47,11 @@ def complain(line: str, details: Iterable[str] = ()) -> None:
         _err.print(f"  {detail}", markup=False)
 
 
+def complain_more(line: str) -> None:
+    """What to do about it, below the line that explains."""
+    _err.print(line, markup=False)
+
+
 def table(columns: list[str], rows: list[list[str]]) -> None:
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
@@ -71,6 +78,27 @@ def progress(label: str, total: float) -> Iterator[Advance]:
     with Progress(*columns, console=_out, transient=True) as bar:
         task = bar.add_task(label, total=total, text="")
         yield lambda done, text="": bar.update(task, completed=done, text=text)
+
+
+@contextmanager
+def chatter_to(log: Path) -> Iterator[None]:
+    """Send what libraries write to file descriptor 2 into ``log``; our own lines stay visible.
+
+    TensorFlow and Ray's C++ core write there past Python, whatever their log levels say.
+    """
+    sys.stderr.flush()
+    visible, python_stderr = os.dup(2), sys.stderr
+    sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(sink, 2)
+    os.close(sink)
+    sys.stderr = os.fdopen(visible, "w", buffering=1, closefd=False)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(visible, 2)
+        os.close(visible)
+        sys.stderr = python_stderr
 
 
 def duration(seconds: float) -> str:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from catdog.config import Config, ModelName
+from catdog.config import Config
 from catdog.errors import UserError
 from catdog.storage import Location
 
@@ -89,6 +89,31 @@ class RunDirectory:
             (self.root / "run.json").write_json(record)
         (self.root / "config.yaml").write_text(config.to_yaml())
         return record
+
+    def is_finished(self, config: Config) -> bool:
+        """Whether this run of ``config`` is complete, with as many epochs and trials as asked for.
+
+        Raises:
+            UserError: the directory holds a run with other settings.
+        """
+        record = self.read()
+        if not record or record["status"] != "finished":
+            return False
+        if record["identity"] != config.identity:
+            self.claim(config)
+        had = record["asked"]
+        enough = all(had[key] >= count for key, count in asked(config).items())
+        return enough and (self.root / "report.html").exists()
+
+
+def asked(config: Config) -> dict[str, int]:
+    """What may grow from one command to the next without making it another run."""
+    return {
+        "epochs": config.scratch.epochs,
+        "backbone_epochs": config.scratch.backbone_epochs or config.scratch.epochs,
+        "fine_tune_epochs": config.fine_tune.epochs,
+        "trials": config.sweep.trials,
+    }
 
 
 @dataclass
@@ -167,8 +192,3 @@ def _read_lease(target: Location) -> tuple[str, int] | None:
     except FileNotFoundError:
         return None
     return content["holder"], content["beat"]
-
-
-def finished_models(run: RunDirectory, names: tuple[ModelName, ...]) -> list[ModelName]:
-    """Models whose ``model.json`` (written last) is there."""
-    return [name for name in names if (run.model(name) / "model.json").exists()]

@@ -1,0 +1,145 @@
+"""Ray: connecting, what the cluster has, and what a run may use of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from catdog.config import Config
+from catdog.errors import UserError
+from catdog.training.trainer import POLL_S, Workers
+
+#: Packages whose versions make a result.
+NAMED_PACKAGES = ("ray", "tensorflow", "keras", "pyarrow", "numpy")
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """A Ray cluster: the one this process was started for (``RAY_ADDRESS``), else a local one."""
+    import ray
+
+    # Read by Ray Train in the driver and handed on to its controllers.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if ray.is_initialized():  # somebody else's, as in tests
+        yield
+        return
+    ray.init(
+        address=os.environ.get("RAY_ADDRESS") or None,
+        include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    _quiet_ray()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _quiet_ray() -> None:
+    """Ray's own progress tables and notes do not bury the lines of the run."""
+    import logging
+
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True)
+class Resources:
+    cpus: int
+    gpus: int
+    nodes: int
+    memory_bytes: int
+
+    @classmethod
+    def of_cluster(cls) -> Resources:
+        import ray
+
+        total = ray.cluster_resources()
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        return cls(
+            cpus=int(total.get("CPU", 0)),
+            gpus=int(total.get("GPU", 0)),
+            nodes=len(alive),
+            memory_bytes=int(total.get("memory", 0)),
+        )
+
+
+def plan_workers(config: Config, resources: Resources) -> Workers:
+    """How many workers with what each.
+
+    GPUs where there are any (one worker each), else CPU workers that share the cores evenly.
+
+    Raises:
+        UserError: more is asked for than the cluster has.
+    """
+    compute = config.compute
+    use_gpu = compute.use_gpu if compute.use_gpu is not None else resources.gpus > 0
+    if use_gpu and not resources.gpus:
+        raise UserError("--use-gpu: this cluster has no GPU; leave the flag out to use its CPUs")
+    count = compute.workers or (resources.gpus if use_gpu else resources.nodes)
+    if use_gpu and count > resources.gpus:
+        raise UserError(
+            f"--workers {count}: this cluster has {resources.gpus} GPUs, one for each worker"
+        )
+    if count > resources.cpus:
+        raise UserError(f"--workers {count}: this cluster has {resources.cpus} CPU cores")
+    # With GPUs a worker's cores only feed it.
+    cpus = compute.cpus_per_worker or max(1, min(resources.cpus // count, 4 if use_gpu else 64))
+    return Workers.of(compute, count, cpus, use_gpu, _policy(config, use_gpu))
+
+
+def _policy(config: Config, use_gpu: bool) -> str:
+    """Keras' dtype policy for the precision asked for; ``auto`` asks the hardware."""
+    asked = config.compute.precision
+    if asked == "auto":
+        asked = "bfloat16" if use_gpu or _cpu_has_bfloat16() else "float32"
+    return "mixed_bfloat16" if asked == "bfloat16" else "float32"
+
+
+def _cpu_has_bfloat16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def describe_hardware(resources: Resources) -> dict[str, Any]:
+    return {
+        "cpu": _cpu_name(),
+        "cpus": resources.cpus,
+        "memory_bytes": resources.memory_bytes,
+        "gpus": resources.gpus,
+        "nodes": resources.nodes,
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def versions() -> dict[str, str]:
+    from catdog import __version__
+
+    found = {"catdog": __version__, "python": platform.python_version()}
+    return found | {name: version(name) for name in NAMED_PACKAGES}

@@ -1,0 +1,46 @@
+"""How an entry point ends: exit codes, and one line for what went wrong."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from catdog import console
+from catdog.errors import RunFailed, UserError
+
+
+class Terminated(BaseException):
+    """SIGTERM, raised where the main thread is, so that everything is closed on the way out."""
+
+
+def command(main: Callable[[list[str]], None], arguments: list[str]) -> int:
+    """Run ``main`` and return the exit code.
+
+    0 finished; 1 the run failed; 2 the user's mistake, in one line; 130 Ctrl-C; 143 SIGTERM.
+    A mistake of ours keeps its traceback.
+    """
+    signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        main(arguments)
+    except UserError as error:
+        console.complain(str(error), error.details)
+        return error.exit_code
+    except RunFailed as error:
+        console.complain(str(error))
+        console.complain_more(f"the same command continues: {_again()}")
+        return error.exit_code
+    except (KeyboardInterrupt, Terminated) as interruption:
+        console.complain_more(f"stopped; the same command continues: {_again()}")
+        return 130 if isinstance(interruption, KeyboardInterrupt) else 143
+    return 0
+
+
+def _raise_terminated(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _again() -> str:
+    return shlex.join(["python", *sys.argv])

@@ -1,0 +1,192 @@
+"""The command line of the jobs: flags over a config file over a preset.
+
+argparse rather than a generator of flags: three-state switches (``--use-gpu``, ``--no-use-gpu``,
+unset), one-line errors, and ``--help`` without importing anything heavy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import yaml
+
+from catdog.config import MODEL_NAMES, PRESETS, Config, merged
+from catdog.errors import UserError
+from catdog.storage import Location
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaint is one line without the usage block (exit code 2)."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help lists the flags)")
+
+
+def training_parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        prog="python jobs/train.py",
+        description="Train the cat/dog classifiers on Ray and compare them. Without --data it uses "
+        "built-in drawings. The same command again continues an interrupted run.",
+        allow_abbrev=False,
+    )
+    where = parser.add_argument_group("what and where")
+    where.add_argument("--data", metavar="PATH|URI", help="photos: a folder, an archive or s3://…")
+    where.add_argument(
+        "--storage",
+        metavar="DIR|URI",
+        help="where prepared sets and runs are kept (default: runs; in a Ray job ~/catdog-runs)",
+    )
+    where.add_argument("--name", help="the run's name (default: <preset>-<hash of the settings>)")
+    where.add_argument(
+        "--preset",
+        choices=sorted(PRESETS),
+        help="sample (default without --data), laptop (default with --data) or cluster",
+    )
+    where.add_argument("--config", metavar="FILE", help="settings as YAML, e.g. a run's config.yaml")
+    where.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="assignments",
+        help="any setting by its path, e.g. --set scratch.learning_rate=5e-4",
+    )
+    where.add_argument("--dry-run", action="store_true", help="check everything, print the plan")
+    model = parser.add_argument_group("models")
+    model.add_argument("--models", nargs="+", choices=MODEL_NAMES, metavar="MODEL", help=", ".join(MODEL_NAMES))
+    model.add_argument("--weights", choices=("imagenet", "none"), help="weights of all backbones")
+    model.add_argument(
+        "--weights-for",
+        action="append",
+        default=[],
+        metavar="MODEL=PATH,scale=0..1",
+        help="weights of one backbone and the input scale they were trained with",
+    )
+    model.add_argument("--image-size", type=int, metavar="N", help="side of the pictures in pixels")
+    how = parser.add_argument_group("training")
+    how.add_argument("--epochs", type=int, metavar="N", help="of training from scratch")
+    how.add_argument("--fine-tune-epochs", type=int, metavar="N")
+    how.add_argument("--batch-size", type=int, metavar="N", help="global, over all workers")
+    how.add_argument("--workers", type=int, metavar="N", help="0: all GPUs, else all nodes")
+    how.add_argument("--use-gpu", action=argparse.BooleanOptionalAction, default=None)
+    how.add_argument("--trials", type=int, metavar="N", help="of the sweep; 0: no sweep")
+    how.add_argument("--tune-model", choices=MODEL_NAMES[1:], help="the model that is swept")
+    how.add_argument("--seed", type=int, metavar="N")
+    return parser
+
+
+def config_from(arguments: argparse.Namespace) -> Config:
+    """The settings that the flags ask for.
+
+    Raises:
+        UserError: a value does not fit, or the config file cannot be read.
+    """
+    given = _read_config_file(arguments.config) if arguments.config else {}
+    preset = arguments.preset or given.get("preset") or ("laptop" if arguments.data else "sample")
+    if preset not in PRESETS:
+        raise UserError(f"{arguments.config}: there is no preset {preset!r}")
+    tree = merged(PRESETS[preset]().model_dump(mode="json"), given)
+    tree["preset"] = preset
+    if "storage" not in given:
+        tree["storage"] = default_storage()
+    tree = merged(tree, _changes(arguments))
+    _apply_weights(tree, arguments)
+    if arguments.image_size is not None:
+        # One size for all: what a preset says about single models gives way.
+        tree["model_image_size"] = {}
+    if arguments.epochs is not None:
+        tree["scratch"]["backbone_epochs"] = None
+    if arguments.models:
+        kept = {name: size for name, size in tree["model_image_size"].items() if name in arguments.models}
+        tree["model_image_size"] = kept
+    for assignment in arguments.assignments:
+        _assign(tree, assignment)
+    if tree["data"]["source"] is not None:
+        tree["data"]["source"] = Location.of(tree["data"]["source"]).uri
+    tree["storage"] = Location.of(tree["storage"]).uri
+    return Config.from_tree(tree, arguments.config or "")
+
+
+def default_storage() -> str:
+    """``runs`` beside the project; under ``ray job submit`` its folder is a cache, so the home."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return os.path.expanduser("~/catdog-runs")
+    return "runs"
+
+
+def _read_config_file(path: str) -> dict[str, Any]:
+    location = Location.of(path)
+    try:
+        tree = yaml.safe_load(location.read_text())
+    except FileNotFoundError:
+        raise UserError(f"--config: there is no file {location}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--config: {location} is not YAML ({type(error).__name__})") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"--config: {location} does not hold settings by name")
+    return tree
+
+
+def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings that flags name, as a tree; flags that were not given are absent."""
+    places = {
+        "data": ("data", "source"),
+        "image_size": ("data", "image_size"),
+        "storage": ("storage",),
+        "name": ("name",),
+        "models": ("models",),
+        "epochs": ("scratch", "epochs"),
+        "fine_tune_epochs": ("fine_tune", "epochs"),
+        "batch_size": ("batch_size",),
+        "workers": ("compute", "workers"),
+        "use_gpu": ("compute", "use_gpu"),
+        "trials": ("sweep", "trials"),
+        "tune_model": ("sweep", "model"),
+        "seed": ("seed",),
+    }
+    tree: dict[str, Any] = {}
+    for flag, path in places.items():
+        value = getattr(arguments, flag, None)
+        if value is not None:
+            _put(tree, path, value)
+    return tree
+
+
+def _put(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    *groups, key = path
+    for group in groups:
+        tree = tree.setdefault(group, {})
+    tree[key] = value
+
+
+def _apply_weights(tree: dict[str, Any], arguments: argparse.Namespace) -> None:
+    if arguments.weights is not None:
+        for name in MODEL_NAMES[1:]:
+            tree["weights"][name] = {"source": arguments.weights, "scale": "-1..1"}
+    for text in arguments.weights_for:
+        name, equals, rest = text.partition("=")
+        source, _, scale = rest.partition(",scale=")
+        if not equals or not source:
+            raise UserError(f"--weights-for {text}: write MODEL=PATH,scale=0..1")
+        if name not in MODEL_NAMES[1:]:
+            raise UserError(f"--weights-for {text}: there is no backbone {name!r}")
+        if source not in ("none", "imagenet"):
+            source = Location.of(source).uri
+        tree["weights"][name] = {"source": source, "scale": scale or "-1..1"}
+
+
+def _assign(tree: dict[str, Any], assignment: str) -> None:
+    path, equals, text = assignment.partition("=")
+    if not equals:
+        raise UserError(f"--set {assignment}: write KEY=VALUE")
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        # YAML 1.1 reads 1e-3 as text.
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    _put(tree, path.split("."), value)

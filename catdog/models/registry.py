@@ -1,0 +1,206 @@
+"""The three classifiers.
+
+Each takes raw uint8 RGB squares ``(batch, side, side, 3)`` and ends in one sigmoid unit, the
+probability of *dog*. Scaling (and shrinking, where a model looks at fewer pixels than are
+prepared) are layers, so a saved model cannot be fed wrongly prepared pixels. The graph is flat:
+the backbone's own layers are layers of the model, which is what makes :func:`split_at` possible.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from catdog.config import InputScale, ModelName
+
+if TYPE_CHECKING:
+    import keras
+
+#: (factor, offset) from 0..255 to the range that a set of weights was trained with.
+SCALES: dict[InputScale, tuple[float, float]] = {
+    "0..255": (1.0, 0.0),
+    "0..1": (1 / 255.0, 0.0),
+    "-1..1": (1 / 127.5, -1.0),
+}
+
+#: The last layer of each block of a backbone, bottom to top; training the upper ``k`` blocks
+#: starts from the output of the block below them. The stem comes first.
+BLOCKS: dict[ModelName, tuple[str, ...]] = {
+    "base_cnn": (),
+    "resnet50v2": (
+        "pool1_pool",
+        "conv2_block3_out",
+        "conv3_block4_out",
+        "conv4_block6_out",
+        "post_relu",
+    ),
+    "inception_v3": ("stem_pool", *(f"mixed{index}" for index in range(11))),
+}
+
+#: Of the moving statistics of batch normalisation. Keras' 0.99 needs some hundred steps to forget
+#: its start: after 48 steps on small sets training accuracy was 0.99 and validation 0.69.
+MOMENTUM = 0.9
+
+#: The layer whose output the head sees: pooled features, one vector a photo.
+POOLED = "pooled_features"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What has to be known to build a model, apart from its weights.
+
+    Attributes:
+        image_size: side of the prepared squares in pixels, the model's input.
+        look_size: side at which the network looks; smaller than ``image_size`` shrinks first.
+        synchronized: batch statistics over all workers' rows; matters only where they are trained.
+    """
+
+    name: ModelName
+    image_size: int
+    look_size: int
+    scale: InputScale
+    dropout: float
+    synchronized: bool = True
+
+
+def build(architecture: Architecture) -> keras.Model:
+    """A fresh model with random weights; ends in layers ``logit`` and ``probability``."""
+    import keras
+
+    size = architecture.image_size
+    pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
+    factor, offset = SCALES[architecture.scale]
+    x = keras.layers.Rescaling(factor, offset, name="scaling")(pixels)
+    if architecture.look_size != size:
+        # The operation, not layers.Resizing: that layer's call defaults to training=True, and in
+        # Keras 3.15 the default spreads to every layer after it, so that a plain model(x) would
+        # run batch normalisation in training mode (seen: its moving statistics changed).
+        side = architecture.look_size
+        x = keras.ops.image.resize(x, (side, side), antialias=True)
+    body = _base_cnn if architecture.name == "base_cnn" else _backbone
+    x = body(architecture, x)
+    x = keras.layers.Dropout(architecture.dropout, name="head_dropout")(x)
+    # float32 from here on: a sigmoid in bfloat16 has too few steps near 0 and 1.
+    logit = keras.layers.Dense(1, dtype="float32", name="logit")(x)
+    probability = keras.layers.Activation("sigmoid", dtype="float32", name="probability")(logit)
+    return keras.Model(pixels, probability, name=architecture.name)
+
+
+def _base_cnn(architecture: Architecture, x: keras.KerasTensor) -> keras.KerasTensor:
+    from keras import layers
+
+    blocks = ((32, 7, "same"), (64, 5, "valid"), (128, 3, "valid"), (256, 3, "valid"), (256, 3, "valid"))
+    for index, (filters, kernel, padding) in enumerate(blocks, start=1):
+        x = layers.Conv2D(filters, kernel, padding=padding, name=f"conv{index}")(x)
+        x = layers.ReLU(name=f"relu{index}")(x)
+        x = layers.BatchNormalization(
+            momentum=MOMENTUM, synchronized=architecture.synchronized, name=f"bn{index}"
+        )(x)
+        x = layers.MaxPooling2D(name=f"pool{index}")(x)
+        x = layers.Dropout(architecture.dropout, name=f"dropout{index}")(x)
+    x = layers.GlobalMaxPooling2D(name=POOLED)(x)
+    return layers.Dense(256, activation="relu", name="dense")(x)
+
+
+def bare_backbone(
+    name: ModelName, weights: str | None, input_tensor: keras.KerasTensor | None = None
+) -> keras.Model:
+    """The backbone as Keras ships it, without its top; ``weights``: None, imagenet or a file."""
+    import keras
+
+    make = {
+        "resnet50v2": keras.applications.ResNet50V2,
+        "inception_v3": keras.applications.InceptionV3,
+    }[name]
+    return make(weights=weights, include_top=False, input_tensor=input_tensor)
+
+
+def _backbone(architecture: Architecture, x: keras.KerasTensor) -> keras.KerasTensor:
+    import keras
+
+    backbone = bare_backbone(architecture.name, None, input_tensor=x)
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            # keras.applications builds them unsynchronised: every worker would keep its own
+            # moving statistics when a backbone is trained from scratch.
+            layer.synchronized = architecture.synchronized
+            layer.momentum = MOMENTUM
+    return keras.layers.GlobalAveragePooling2D(name=POOLED)(backbone.outputs[0])
+
+
+def backbone_variables(model: keras.Model) -> list[keras.Variable]:
+    """Weights of the backbone alone, in the order of ``bare_backbone(...).weights``."""
+    head = {"logit"}
+    return [v for layer in model.layers if layer.name not in head for v in layer.weights]
+
+
+def boundary(name: ModelName, unfrozen_blocks: int | Literal["all"]) -> str:
+    """The layer whose output feeds the upper blocks; ``pixels`` when all of them are trained.
+
+    0 unfrozen blocks leave the head alone: its input is :data:`POOLED`.
+    """
+    blocks = BLOCKS[name]
+    if unfrozen_blocks == 0:
+        return POOLED
+    if unfrozen_blocks == "all" or unfrozen_blocks >= len(blocks):
+        return "pixels"
+    return blocks[-1 - unfrozen_blocks]
+
+
+def split_at(model: keras.Model, layer: str) -> tuple[keras.Model, keras.Model]:
+    """The model as (trunk, tail) at the output of ``layer``; both share the model's layers.
+
+    ``tail(trunk(pixels))`` is the model's *logit*.
+    """
+    import keras
+
+    cut = find_layer(model, layer).output
+    logit = model.get_layer("logit").output
+    return keras.Model(model.input, cut), keras.Model(cut, logit)
+
+
+def find_layer(model: keras.Model, layer: str) -> keras.layers.Layer:
+    """The layer of that name; the stem's last pooling, which Keras leaves unnamed, by place."""
+    import keras
+
+    if layer == "stem_pool":
+        return [part for part in model.layers if isinstance(part, keras.layers.MaxPooling2D)][1]
+    return model.get_layer(layer)
+
+
+def freeze_below(model: keras.Model, layer: str) -> None:
+    """Train only what lies above ``layer``, with batch normalisation in inference mode.
+
+    A pretrained network's moving statistics are better than those of a few small batches; see
+    keras.io, *Transfer learning and fine-tuning*.
+    """
+    import keras
+
+    _, tail = split_at(model, layer) if layer != "pixels" else (None, model)
+    above = {id(part) for part in tail.layers}
+    for part in model.layers:
+        is_norm = isinstance(part, keras.layers.BatchNormalization)
+        part.trainable = id(part) in above and not is_norm
+
+
+def rate_factors(name: ModelName, network: keras.Model, layer_decay: float) -> dict[str, float]:
+    """Learning-rate factor by variable path: 1 for the head, ``layer_decay`` less each block down."""
+    if layer_decay == 1.0 or name == "base_cnn":
+        return {}
+    ends = {_find_name(network, block): index for index, block in enumerate(BLOCKS[name])}
+    top = len(BLOCKS[name])
+    factors, block = {}, 0
+    for layer in network.layers:
+        depth = 0 if layer.name == "logit" else top - block
+        for variable in layer.trainable_variables:
+            factors[variable.path] = layer_decay**depth
+        if layer.name in ends:
+            block = ends[layer.name] + 1
+    return factors
+
+
+def _find_name(network: keras.Model, layer: str) -> str:
+    try:
+        return find_layer(network, layer).name
+    except (ValueError, IndexError):  # below the boundary: not part of this network
+        return ""

@@ -1,0 +1,131 @@
+"""Weights of a backbone: fetched and checked once for the whole cluster, then read from storage.
+
+Whatever the origin (Keras' ImageNet download, a file, a URI), the arrays end as one ``.npz`` under
+``<storage>/weights``, named by their own hash; workers read that. The driver never imports
+TensorFlow: loading runs in a Ray task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from catdog.config import InputScale, ModelName, WeightsSettings, digest
+from catdog.errors import UserError
+from catdog.storage import Location
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Pretrained weights at rest.
+
+    Attributes:
+        uri: the ``.npz`` in storage.
+        origin: ``imagenet`` or the URI that was given, for people.
+        hash: SHA-256 of the arrays' bytes, 12 hex digits.
+    """
+
+    uri: str
+    origin: str
+    hash: str
+    scale: InputScale
+
+
+def fetch(name: ModelName, settings: WeightsSettings, storage: Location) -> Weights | None:
+    """The weights of ``settings`` for the backbone ``name``; ``None`` where it asks for none.
+
+    Raises:
+        UserError: no such file, a file that does not fit the backbone, or no network.
+    """
+    if not settings.pretrained:
+        return None
+    folder = storage / "weights"
+    note = folder / f"{name}-{digest([settings.source, _stamp(settings)])}.json"
+    if note.exists():
+        return Weights(**note.read_json() | {"scale": settings.scale})
+    import ray
+
+    outcome = ray.get(ray.remote(num_cpus=1)(_load).remote(name, settings.source))
+    if isinstance(outcome, str):
+        raise UserError(outcome)
+    content, hashed = outcome
+    target = folder / f"{name}-{hashed}.npz"
+    if not target.exists():
+        target.write_bytes(content)
+    origin = "imagenet" if settings.source == "imagenet" else str(Location.of(settings.source))
+    weights = Weights(target.uri, origin, hashed, settings.scale)
+    note.write_json({"uri": target.uri, "origin": origin, "hash": hashed, "scale": settings.scale})
+    return weights
+
+
+def check_source(name: ModelName, settings: WeightsSettings) -> None:
+    """Whether the file is there at all: the part of the check that costs nothing.
+
+    Raises:
+        UserError: it is not.
+    """
+    if settings.source in ("none", "imagenet"):
+        return
+    if not Location.of(settings.source).exists():
+        raise UserError(f"--weights-for {name}: there is no file {Location.of(settings.source)}")
+
+
+def _stamp(settings: WeightsSettings) -> str:
+    """Changes when the file does, without reading it."""
+    if settings.source == "imagenet":
+        return ""
+    location = Location.of(settings.source)
+    info = location.filesystem.get_file_info(location.path)
+    return f"{info.size} {info.mtime_ns}"
+
+
+def _load(name: ModelName, source: str) -> tuple[bytes, str] | str:
+    """Runs in a Ray task: (npz, hash), or the line that explains why not."""
+    from catdog.models.registry import bare_backbone
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = source
+        if source != "imagenet":
+            location = Location.of(source)
+            # Keras tells the format by the ending, so the name is kept.
+            path = str(Path(folder) / location.name)
+            try:
+                Path(path).write_bytes(location.read_bytes())
+            except OSError as error:
+                return f"weights for {name}: cannot read {location} ({type(error).__name__})"
+        try:
+            arrays = bare_backbone(name, path).get_weights()
+        except Exception as error:  # Keras raises whatever its readers raise
+            return _explain(name, source, error)
+    return pack(arrays)
+
+
+def pack(arrays: list[np.ndarray[Any, Any]]) -> tuple[bytes, str]:
+    """(``.npz`` with arrays in order, hash of their bytes)."""
+    hashed = hashlib.sha256()
+    for array in arrays:
+        hashed.update(np.ascontiguousarray(array).tobytes())
+    buffer = io.BytesIO()
+    np.savez(buffer, *arrays)
+    return buffer.getvalue(), hashed.hexdigest()[:12]
+
+
+def unpack(content: bytes) -> list[np.ndarray[Any, Any]]:
+    with np.load(io.BytesIO(content)) as archive:
+        return [archive[f"arr_{index}"] for index in range(len(archive.files))]
+
+
+def _explain(name: ModelName, source: str, error: Exception) -> str:
+    if source == "imagenet":
+        return (
+            f"ImageNet weights for {name} cannot be downloaded here; give --weights none, or a file: "
+            f"--weights-for {name}=PATH,scale=-1..1"
+        )
+    cause = " ".join(str(error).split())[:160]
+    return f"{Location.of(source)} does not fit {name}: {cause}"

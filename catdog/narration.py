@@ -1,0 +1,101 @@
+"""What the workers tell, as lines and a bar for people and as events for the record."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import Any
+
+from catdog import console
+from catdog.runs import Events
+
+
+def epoch_line(message: dict[str, Any], left_s: float | None) -> str:
+    """``base_cnn epoch 2/6  loss …  accuracy …  val_loss …  val_accuracy …  … images/s  … left``"""
+    parts = [
+        f"{message['model']} epoch {message['epoch']}/{message['epochs']}",
+        *(f"{key} {message[key]:.4f}" for key in ("loss", "accuracy", "val_loss", "val_accuracy")),
+        f"{message['images_per_second']:.0f} images/s",
+    ]
+    if left_s is not None:
+        parts.append(f"{console.duration(left_s)} left")
+    return "  ".join(parts)
+
+
+class Narrator:
+    """Called with every message of the training workers, in order."""
+
+    def __init__(self, events: Events) -> None:
+        self.events = events
+        self._bars = ExitStack()
+        self._advance: console.Advance | None = None
+        self._started = time.monotonic()
+
+    def __call__(self, message: dict[str, Any]) -> None:
+        getattr(self, f"_{message['kind']}")(message)
+
+    def close(self) -> None:
+        self._bars.close()
+        self._advance = None
+
+    def _start(self, message: dict[str, Any]) -> None:
+        self.events.add("training", model=message["model"], phase=message["phase"])
+
+    def _resume(self, message: dict[str, Any]) -> None:
+        line = f"{message['model']}: going on after epoch {message['epoch']}"
+        console.say(line)
+        self.events.add("restart", model=message["model"], epoch=message["epoch"])
+
+    def _say(self, message: dict[str, Any]) -> None:
+        console.warn(message["line"])
+
+    def _step(self, message: dict[str, Any]) -> None:
+        if self._advance is None:
+            label = f"{message['model']} epoch {message['epoch']}/{message['epochs']}"
+            self._advance = self._bars.enter_context(console.progress(label, message["steps"]))
+        self._advance(message["step"], f"{message['step']} of {message['steps']} steps")
+
+    def _epoch(self, message: dict[str, Any]) -> None:
+        self.close()
+        left = (message["epochs"] - message["epoch"]) * message["seconds"]
+        console.say(epoch_line(message, left))
+        facts = {key: value for key, value in message.items() if key != "kind"}
+        self.events.add("epoch", **facts)
+
+    def _trained(self, message: dict[str, Any]) -> None:
+        self.close()
+        facts = message["facts"]
+        best = facts["best"]
+        console.say(
+            f"{message['model']} done in {console.duration(facts['train']['seconds'])}: best epoch "
+            f"{best['epoch']}, val_accuracy {best['val_accuracy']:.4f}"
+        )
+        self.events.add("trained", model=message["model"], **facts["train"])
+
+    def trial(self, result: dict[str, Any]) -> None:
+        """One epoch of one trial of a sweep."""
+        console.say(
+            f"trial {result['id']} ({settings_line(result['config'])}) epoch {result['epoch']}  "
+            f"val_loss {result['val_loss']:.4f}  val_accuracy {result['val_accuracy']:.4f}"
+        )
+        self.events.add("trial", **result)
+
+    def ranking(self, trials: list[dict[str, Any]]) -> None:
+        """The trials, best first."""
+        ranked = sorted(trials, key=lambda trial: -(trial["val_accuracy"] or 0))
+        rows = [
+            [
+                trial["id"],
+                settings_line(trial["config"]),
+                "–" if trial["val_accuracy"] is None else f"{trial['val_accuracy']:.4f}",
+                str(trial["epochs"]),
+                console.duration(trial["seconds"]),
+                trial["status"],
+            ]
+            for trial in ranked
+        ]
+        console.table(["trial", "setting", "val_accuracy", "epochs", "time", "status"], rows)
+
+
+def settings_line(config: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in config.items())

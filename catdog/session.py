@@ -1,0 +1,102 @@
+"""One command's work on a run: what ``run.json`` and ``events.jsonl`` say about it."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from catdog import console
+from catdog.config import Config
+from catdog.narration import Narrator
+from catdog.runs import Events, RunDirectory, asked, now
+
+
+@dataclass
+class Session:
+    """Begins, notes what happens, ends; the times of all sessions of a run add up."""
+
+    run: RunDirectory
+    events: Events
+    narrator: Narrator
+    seconds_before: float
+    started_at: str = field(default_factory=now)
+    started: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    @contextmanager
+    def of(cls, run: RunDirectory, config: Config, versions: dict[str, str]) -> Iterator[Session]:
+        """A session on ``run``; an exception ends it as failed and goes on upwards."""
+        record = run.claim(config)
+        events = Events.open(run)
+        session = cls(run, events, Narrator(events), record.get("seconds", 0.0))
+        session._begin(config, record, versions)
+        try:
+            yield session
+        except BaseException as error:
+            session.narrator.close()
+            session._end("failed", str(error) or type(error).__name__)
+            raise
+
+    def stage(self, name: str, explanation: str = "") -> None:
+        console.stage(name, explanation)
+        self.events.add("stage", name=name)
+
+    def note(self, line: str) -> None:
+        """Something that the report must say plainly."""
+        console.warn(line)
+        self.run.update(notes=[*self.run.read()["notes"], line])
+
+    def finish(self) -> None:
+        self._end("finished", None)
+
+    def _begin(self, config: Config, record: dict[str, Any], versions: dict[str, str]) -> None:
+        earlier = record.get("sessions", [])
+        command = shlex.join(["python", *sys.argv])
+        self.run.update(
+            status="running",
+            preset=config.preset,
+            command=command,
+            started_at=record.get("started_at", self.started_at),
+            resumed=bool(earlier),
+            sessions=[*earlier, self._as_session("running")],
+            versions=versions,
+            git_commit=_git_commit(),
+            seeds=[config.seed],
+            asked=asked(config),
+            notes=[],
+            error=None,
+        )
+        self.events.add("resume" if earlier else "begin", command=command)
+
+    def _end(self, status: str, error: str | None) -> None:
+        sessions = self.run.read()["sessions"]
+        this = self._as_session(status)
+        self.run.update(
+            status=status,
+            finished_at=now(),
+            seconds=self.seconds_before + this["seconds"],
+            sessions=[*sessions[:-1], this],
+            error=error,
+        )
+        self.events.add(status, error=error)
+
+    def _as_session(self, outcome: str) -> dict[str, Any]:
+        seconds = time.monotonic() - self.started
+        return {"started_at": self.started_at, "seconds": seconds, "outcome": outcome}
+
+
+def _git_commit() -> str | None:
+    """The project's commit, where it runs from a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

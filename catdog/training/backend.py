@@ -1,0 +1,50 @@
+"""The cluster specification that TensorFlow reads, set on every worker.
+
+Ray's own ``TensorflowConfig`` lives in a package whose import imports TensorFlow, so its
+controller process would import it too, one after the other with the workers: 5 s of every start on
+two cores. This one does the same and imports nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from ray.train._internal.utils import get_address_and_port
+from ray.train.backend import Backend, BackendConfig
+
+
+@dataclass
+class ClusterSpecConfig(BackendConfig):
+    """Tells each worker the addresses of all and its own index (``TF_CONFIG``)."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return _ClusterSpec
+
+
+def _address() -> str:
+    host, port = get_address_and_port()
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _set_environment(addresses: list[str], index: int) -> None:
+    task = {"type": "worker", "index": index}
+    os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
+
+
+class _ClusterSpec(Backend):
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        import ray
+
+        addresses = worker_group.execute(_address)
+        ray.get(
+            [
+                worker_group.execute_single_async(
+                    index, _set_environment, addresses=addresses, index=index
+                )
+                for index in range(len(worker_group))
+            ]
+        )

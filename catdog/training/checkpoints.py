@@ -1,0 +1,113 @@
+"""Checkpoints of one training: one file an epoch, complete or absent.
+
+``model.save`` would lose the states of the random generators (keras 3.15: dropout goes on from
+another mask), so a checkpoint holds every variable of network, optimizer and augmentation as
+arrays; restored on every rank after the build it is exact to the last bit, with another number of
+workers too. The zip container carries a CRC for every array: a truncated or damaged file is
+noticed when it is read, and the one before it is used.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catdog.errors import UserError
+from catdog.storage import Location
+
+#: The newest and the one before it, should the newest turn out to be damaged.
+KEPT = 2
+BEST = "best.npz"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Arrays in the order of the variables they came from, and what is known about them.
+
+    ``meta``: identity, epoch (1-based, finished), history (list of rows), seconds.
+    """
+
+    arrays: list[NDArray[Any]]
+    meta: dict[str, Any]
+
+
+def _name(epoch: int) -> str:
+    return f"epoch-{epoch:04d}.npz"
+
+
+def encode(checkpoint: Checkpoint) -> bytes:
+    buffer = io.BytesIO()
+    meta = np.frombuffer(json.dumps(checkpoint.meta).encode(), dtype=np.uint8)
+    np.savez(buffer, *checkpoint.arrays, meta=meta)
+    return buffer.getvalue()
+
+
+def decode(content: bytes) -> Checkpoint:
+    """The inverse of :func:`encode`.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        with np.load(io.BytesIO(content)) as archive:
+            meta = json.loads(archive["meta"].tobytes())
+            arrays = [archive[f"arr_{index}"] for index in range(len(archive.files) - 1)]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"damaged: {error}") from error
+    return Checkpoint(arrays, meta)
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """The checkpoints of one training, below ``folder``."""
+
+    folder: Location
+    identity: str
+
+    def save(self, epoch: int, checkpoint: Checkpoint) -> None:
+        """Write an epoch's checkpoint, then drop those older than the last :data:`KEPT`."""
+        (self.folder / _name(epoch)).write_bytes(encode(checkpoint))
+        for old in self._epochs()[:-KEPT]:
+            stale = self.folder / _name(old)
+            stale.filesystem.delete_file(stale.path)
+
+    def save_best(self, arrays: Sequence[NDArray[Any]], meta: dict[str, Any]) -> None:
+        (self.folder / BEST).write_bytes(encode(Checkpoint(list(arrays), meta)))
+
+    def load_best(self) -> Checkpoint:
+        return decode((self.folder / BEST).read_bytes())
+
+    def latest(self, say: Callable[[str], None] = print) -> Checkpoint | None:
+        """The newest checkpoint that can be read; ``None`` where there is none.
+
+        Raises:
+            UserError: it belongs to another model or other settings.
+        """
+        for epoch in reversed(self._epochs()):
+            try:
+                checkpoint = decode((self.folder / _name(epoch)).read_bytes())
+            except ValueError as error:
+                say(f"checkpoint of epoch {epoch} cannot be used ({error}); trying the one before")
+                continue
+            if checkpoint.meta["identity"] != self.identity:
+                raise UserError(
+                    f"{self.folder} holds checkpoints of another model or other settings; "
+                    "give another --name, or the settings of that run"
+                )
+            return checkpoint
+        return None
+
+    def _epochs(self) -> list[int]:
+        found = []
+        for info in self.folder.list():
+            stem, _, ending = info.base_name.rpartition(".")
+            if stem.startswith("epoch-") and ending == "npz":
+                found.append(int(stem.removeprefix("epoch-")))
+        return sorted(found)

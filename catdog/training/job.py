@@ -1,0 +1,58 @@
+"""What one training is, as plain values that travel to the workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from catdog.config import AugmentationSettings, FineTuneSettings, Precision, ScratchSettings, digest
+from catdog.models.registry import Architecture
+
+Phase = Literal["scratch", "finetune"]
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One model to train in one phase.
+
+    Attributes:
+        output: URI of the folder for checkpoints, history and the model.
+        boundary: the layer where rows enter the model; ``pixels`` for photos.
+        dataset: URI of the prepared set, whose rows are raw pixels.
+        features: URI of kept activations at ``boundary``, the rows instead of pixels.
+        freeze_below: layer under which nothing is trained; ``pixels`` trains everything.
+        views: kept rows per training photo when rows are fixed augmented views.
+        backbone: URI of the backbone's weights (``.npz``), for a pretrained one.
+        head: URI of the probe's head, which fine-tuning starts from.
+        augmentation: applied to pixel rows; ``None`` for none.
+    """
+
+    output: str
+    architecture: Architecture
+    phase: Phase
+    settings: ScratchSettings | FineTuneSettings
+    batch_size: int
+    seed: int
+    dataset: str
+    features: str | None = None
+    boundary: str = "pixels"
+    freeze_below: str = "pixels"
+    views: int = 1
+    backbone: str | None = None
+    head: str | None = None
+    augmentation: AugmentationSettings | None = None
+    precision: Precision = "auto"
+    xla: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.architecture.name
+
+    @property
+    def identity(self) -> str:
+        """Hash of what a checkpoint must agree with; more epochs may follow a checkpoint."""
+        settings = self.settings.model_dump(mode="json", exclude={"epochs", "backbone_epochs"})
+        augmentation = self.augmentation.model_dump(mode="json") if self.augmentation else None
+        rows = (self.features or self.dataset).partition("?")[0].rpartition("/")[2]
+        facts = [vars(self.architecture), self.phase, settings, self.batch_size, self.seed, rows]
+        return digest([*facts, self.boundary, self.freeze_below, self.views, augmentation])

@@ -1,0 +1,238 @@
+"""One global step under the strategy.
+
+``Model.fit`` of Keras 3 fails under MultiWorkerMirroredStrategy (keras issue 20585), so the step
+is ours: the loss is *summed* over a worker's rows and divided by the *global* batch size, gradients
+are summed over workers once, and clipping and the update see the sum. Therefore the number of
+workers, and uneven shares among them, change nothing but the order of additions.
+
+Both functions have a fixed ``input_signature`` with an open batch axis: a retrace on one rank
+alone would give collectives other keys than on the others and abort them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from catdog.config import AugmentationSettings, FineTuneSettings, ScratchSettings
+
+
+class SummedAdamW(keras.optimizers.AdamW):
+    """AdamW for gradients that are already summed over workers.
+
+    Keras clips and accumulates before its own all-reduce, so each worker would clip its share;
+    here the sum comes first. ``rate_factors`` gives layers a smaller rate (by variable path).
+    """
+
+    def __init__(self, *args: Any, rate_factors: dict[str, float] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.rate_factors = rate_factors or {}
+        self._factor_of: dict[Any, float] = {}
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        super().build(variables)
+        self._factor_of = {
+            self._var_key(variable): self.rate_factors.get(variable.path, 1.0)
+            for variable in variables
+        }
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        return list(grads_and_vars)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        factor = self._factor_of.get(self._var_key(variable), 1.0)
+        super().update_step(gradient, variable, learning_rate * factor)
+
+
+def make_optimizer(
+    settings: ScratchSettings | FineTuneSettings,
+    *,
+    steps_per_epoch: int,
+    rate_factors: dict[str, float] | None = None,
+) -> SummedAdamW:
+    """AdamW with warm-up and cosine decay to zero over all epochs of ``settings``."""
+    warmup = min(settings.warmup_epochs, settings.epochs / 2)
+    warmup_steps = max(1, round(warmup * steps_per_epoch))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=settings.learning_rate / warmup_steps,
+        warmup_target=settings.learning_rate,
+        warmup_steps=warmup_steps,
+        decay_steps=max(1, settings.epochs * steps_per_epoch - warmup_steps),
+    )
+    optimizer = SummedAdamW(
+        schedule,
+        weight_decay=settings.weight_decay,
+        global_clipnorm=settings.clip_norm,
+        use_ema=settings.ema_momentum is not None,
+        ema_momentum=settings.ema_momentum or 0.99,
+        gradient_accumulation_steps=(
+            settings.accumulation_steps if settings.accumulation_steps > 1 else None
+        ),
+        rate_factors=rate_factors,
+    )
+    # Loshchilov & Hutter decay weights, not offsets and scales.
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def make_augmentation(settings: AugmentationSettings | None) -> keras.Sequential | None:
+    """Keras' own layers, on the device; ``None`` where nothing is asked for."""
+    if settings is None:
+        return None
+    layers: list[keras.layers.Layer] = []
+    if settings.horizontal_flip:
+        layers.append(keras.layers.RandomFlip("horizontal"))
+    if settings.rotation:
+        layers.append(keras.layers.RandomRotation(settings.rotation, fill_mode="reflect"))
+    if settings.zoom:
+        layers.append(keras.layers.RandomZoom((-settings.zoom, settings.zoom)))
+    if settings.translation:
+        layers.append(
+            keras.layers.RandomTranslation(settings.translation, settings.translation)
+        )
+    if settings.brightness:
+        layers.append(keras.layers.RandomBrightness(settings.brightness))
+    if settings.contrast:
+        layers.append(keras.layers.RandomContrast(settings.contrast))
+    if not layers:
+        return None
+    return keras.Sequential(layers, name="augmentation")
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over rows, equal on every rank."""
+
+    loss: float
+    correct: float
+    rows: float
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(self.loss + other.loss, self.correct + other.correct, self.rows + other.rows)
+
+    @property
+    def mean_loss(self) -> float:
+        return self.loss / self.rows
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.rows
+
+
+class GlobalStep:
+    """Training and evaluation steps that all ranks take together.
+
+    ``network`` maps rows ``(batch, *row_shape)`` to logits ``(batch, 1)``. Loss in :class:`Sums`
+    is plain binary cross-entropy in nats, also where the objective smooths labels.
+    """
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        network: keras.Model,
+        optimizer: keras.Optimizer,
+        augmentation: keras.Sequential | None,
+        *,
+        label_smoothing: float,
+        row_dtype: Any,
+        xla: bool = False,
+    ) -> None:
+        self.strategy = strategy
+        self.network = network
+        self.optimizer = optimizer
+        self.augmentation = augmentation
+        self.label_smoothing = label_smoothing
+        signature = [
+            tf.TensorSpec((None, *network.input_shape[1:]), tf.as_dtype(row_dtype)),
+            tf.TensorSpec((None,), tf.float32),
+            tf.TensorSpec((None,), tf.float32),
+        ]
+        # XLA compiles the arithmetic; the collectives stay outside.
+        self._forward_backward = (
+            tf.function(self._gradients, jit_compile=True) if xla else self._gradients
+        )
+        self._train = tf.function(
+            self._train_everywhere, input_signature=[*signature, tf.TensorSpec((), tf.float32)]
+        )
+        self._evaluate = tf.function(self._evaluate_everywhere, input_signature=signature)
+
+    def train(self, rows: Any, labels: Any, weights: Any, global_rows: int) -> tf.Tensor:
+        """One update; returns sums (loss, correct, rows) over the global batch, shape (3,).
+
+        The tensor is not waited for: reading it every step would stall the device.
+        """
+        return self._train(rows, labels, weights, np.float32(global_rows))
+
+    def evaluate(self, rows: Any, labels: Any, weights: Any) -> tf.Tensor:
+        """Sums over the global batch without an update, shape (3,)."""
+        return self._evaluate(rows, labels, weights)
+
+    def _train_everywhere(self, rows: Any, labels: Any, weights: Any, global_rows: Any) -> Any:
+        sums = self.strategy.run(self._train_replica, args=(rows, labels, weights, global_rows))
+        return self.strategy.reduce("SUM", sums, axis=None)
+
+    def _evaluate_everywhere(self, rows: Any, labels: Any, weights: Any) -> Any:
+        sums = self.strategy.run(self._evaluate_replica, args=(rows, labels, weights))
+        return self.strategy.reduce("SUM", sums, axis=None)
+
+    def _train_replica(self, rows: Any, labels: Any, weights: Any, global_rows: Any) -> Any:
+        if self.augmentation is not None:
+            rows = self.augmentation(rows, training=True)
+        gradients, sums = self._forward_backward(rows, labels, weights, global_rows)
+        gradients = tf.distribute.get_replica_context().all_reduce("SUM", gradients)
+        self.optimizer.apply_gradients(
+            zip(gradients, self.network.trainable_variables, strict=True)
+        )
+        return sums
+
+    def _gradients(self, rows: Any, labels: Any, weights: Any, global_rows: Any) -> Any:
+        smoothed = labels * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
+        with tf.GradientTape() as tape:
+            logits = tf.squeeze(self.network(rows, training=True), -1)
+            losses = tf.nn.sigmoid_cross_entropy_with_logits(smoothed, logits)
+            objective = tf.reduce_sum(losses * weights) / global_rows
+        variables = [variable.value for variable in self.network.trainable_variables]
+        return tape.gradient(objective, variables), self._sums(logits, labels, weights)
+
+    def _evaluate_replica(self, rows: Any, labels: Any, weights: Any) -> Any:
+        logits = tf.squeeze(self.network(rows, training=False), -1)
+        return self._sums(logits, labels, weights)
+
+    @staticmethod
+    def _sums(logits: Any, labels: Any, weights: Any) -> Any:
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
+        correct = tf.cast(tf.equal(logits > 0, labels > 0.5), tf.float32)
+        return tf.stack(
+            [
+                tf.reduce_sum(losses * weights),
+                tf.reduce_sum(correct * weights),
+                tf.reduce_sum(weights),
+            ]
+        )
+
+
+@contextmanager
+def averaged_weights(network: keras.Model, optimizer: keras.Optimizer) -> Iterator[None]:
+    """The network with the optimizer's moving average of its weights, where there is one.
+
+    Assignments are local, so every rank enters, in step with the others.
+    """
+    averages = getattr(optimizer, "_model_variables_moving_average", None)
+    if not optimizer.use_ema or averages is None:
+        yield
+        return
+    variables = network.trainable_variables
+    raw = [variable.numpy() for variable in variables]
+    for variable, average in zip(variables, averages, strict=True):
+        variable.assign(average.numpy())
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, raw, strict=True):
+            variable.assign(value)

@@ -1,0 +1,243 @@
+"""Ray Train around the training loop.
+
+All models of a run are trained one after the other in one worker group: starting a group
+(processes, TensorFlow's import) costs 12 s on two cores, a further model in it less than one.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from catdog.config import ComputeSettings
+from catdog.errors import RunFailed, UserError
+from catdog.storage import Location
+from catdog.training.job import TrainingJob
+
+#: Ray Train's controller looks at its workers so often. Its default of 2 s makes every epoch last
+#: at least that long.
+POLL_S = "0.2"
+
+DONE = "trained.json"
+
+OnMessage = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The worker group to train with, decided once for a run.
+
+    Attributes:
+        count: number of workers; with GPUs one each.
+        cpus: CPU cores of each worker, also the threads it computes with.
+        precision: Keras dtype policy, e.g. ``float32`` or ``mixed_bfloat16``.
+    """
+
+    count: int
+    cpus: int
+    use_gpu: bool
+    precision: str
+    max_restarts: int = 3
+    collective_timeout_s: int = 300
+
+    @classmethod
+    def of(cls, settings: ComputeSettings, count: int, cpus: int, gpu: bool, policy: str) -> Workers:
+        return cls(count, cpus, gpu, policy, settings.max_restarts, settings.collective_timeout_s)
+
+
+def is_done(job: TrainingJob) -> bool:
+    """Whether ``job`` was trained already, to as many epochs as are asked for now.
+
+    Raises:
+        UserError: its folder holds a training with other settings.
+    """
+    facts = read_done(job)
+    if facts is None:
+        return False
+    if facts["identity"] != job.identity:
+        raise UserError(
+            f"{job.output} holds {job.name} trained with other settings; give another --name"
+        )
+    return bool(facts["epochs_asked"] >= job.settings.epochs)
+
+
+def read_done(job: TrainingJob) -> dict[str, Any] | None:
+    try:
+        facts: dict[str, Any] = (Location.of(job.output) / DONE).read_json()
+    except FileNotFoundError:
+        return None
+    return facts
+
+
+def train(
+    jobs: Sequence[TrainingJob], workers: Workers, folder: Location, on_message: OnMessage
+) -> list[dict[str, Any]]:
+    """Train ``jobs`` in order in one worker group; what is done already is not done again.
+
+    ``on_message`` is called in the driver with what rank 0 tells: dicts with a ``kind`` of
+    ``start``, ``step``, ``epoch``, ``resume``, ``trained`` or ``say``.
+
+    Returns:
+        Facts for each job, in order.
+
+    Raises:
+        RunFailed: a worker failed more often than allowed, or the loss is not finite.
+    """
+    if not all(is_done(job) for job in jobs):
+        _fit(jobs, workers, folder, on_message)
+    facts = [read_done(job) for job in jobs]
+    return [fact for fact in facts if fact is not None]
+
+
+def _fit(
+    jobs: Sequence[TrainingJob], workers: Workers, folder: Location, on_message: OnMessage
+) -> None:
+    import ray.train
+    from ray.train.v2.api.exceptions import TrainingFailedError
+    from ray.util.queue import Queue
+
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
+    messages = Queue(actor_options={"num_cpus": 0})
+    listener = _Listener(messages, on_message)
+    listener.start()
+    try:
+        result = make_trainer(
+            jobs,
+            workers,
+            ray.train.RunConfig(
+                name="train",
+                storage_path=folder.uri,
+                failure_config=ray.train.FailureConfig(max_failures=workers.max_restarts),
+            ),
+            messages,
+        ).fit()
+    except TrainingFailedError as error:
+        raise RunFailed(root_cause(error)) from error
+    finally:
+        listener.finish()
+        messages.shutdown()
+    if isinstance(result.return_value, dict) and "failure" in result.return_value:
+        raise RunFailed(result.return_value["failure"])
+
+
+def make_trainer(
+    jobs: Sequence[TrainingJob], workers: Workers, run_config: Any, messages: Any = None
+) -> Any:
+    """The ``TensorflowTrainer`` for ``jobs``; ``messages`` is the queue that rank 0 tells to."""
+    import ray.train
+    from ray.train.tensorflow import TensorflowTrainer
+
+    from catdog.training.backend import ClusterSpecConfig
+
+    resources = {"CPU": workers.cpus} | ({"GPU": 1} if workers.use_gpu else {})
+    return TensorflowTrainer(
+        train_on_worker,
+        train_loop_config={"jobs": list(jobs), "workers": workers, "messages": messages},
+        tensorflow_config=ClusterSpecConfig(),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers.count, use_gpu=workers.use_gpu, resources_per_worker=resources
+        ),
+        run_config=run_config,
+    )
+
+
+def train_on_worker(config: dict[str, Any]) -> dict[str, Any]:
+    """Runs on every worker: all jobs in order. Returns what a retry could not mend, if anything."""
+    import ray.train
+
+    workers: Workers = config["workers"]
+    _prepare_process(workers)
+    import keras
+
+    from catdog.training.loop import Rank, TrainingDiverged, train_model
+
+    context = ray.train.get_context()
+    messages = config["messages"]
+    rank = Rank(
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        strategy=_strategy(workers),
+        tell=messages.put_nowait if messages is not None else lambda message: None,
+        report=ray.train.report,
+    )
+    for job in config["jobs"]:
+        if is_done(job):
+            continue
+        if rank.is_chief:
+            rank.tell({"kind": "start", "model": job.name, "phase": job.phase})
+        keras.backend.clear_session()
+        keras.config.set_dtype_policy(workers.precision)
+        try:
+            facts = train_model(job, rank)
+        except (TrainingDiverged, UserError) as error:
+            return {"failure": str(error)}
+        if rank.is_chief:
+            facts |= {"identity": job.identity, "epochs_asked": job.settings.epochs}
+            (Location.of(job.output) / DONE).write_json(facts)
+            rank.tell({"kind": "trained", "model": job.name, "phase": job.phase, "facts": facts})
+        if len(config["jobs"]) > 1:
+            # A barrier: nobody looks for the next job's files before rank 0 has written these.
+            ray.train.report({"trained": job.name})
+    return {}
+
+
+def _prepare_process(workers: Workers) -> None:
+    """Threads as many as the worker's cores; without it every worker takes the whole machine."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(workers.cpus)
+    tf.config.threading.set_inter_op_parallelism_threads(max(2, workers.cpus))
+
+
+def _strategy(workers: Workers) -> Any:
+    import tensorflow as tf
+
+    implementation = tf.distribute.experimental.CommunicationImplementation
+    options = tf.distribute.experimental.CommunicationOptions(
+        implementation=implementation.NCCL if workers.use_gpu else implementation.RING,
+        # Without a limit a rank that waits for an absent peer waits for ever.
+        timeout_seconds=workers.collective_timeout_s,
+    )
+    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+
+
+def root_cause(error: BaseException) -> str:
+    """The line of the first worker's exception that says what happened."""
+    failures = getattr(error, "worker_failures", None) or {}
+    cause: BaseException = next(iter(failures.values()), error)
+    while True:
+        deeper = getattr(cause, "cause", None) or cause.__cause__
+        if not isinstance(deeper, BaseException):
+            break
+        cause = deeper
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    text = lines[-1] if lines else type(cause).__name__
+    return f"training failed on a worker: {text[:300]}"
+
+
+class _Listener(threading.Thread):
+    """Hands the workers' messages to the driver, in order, until told to finish."""
+
+    def __init__(self, messages: Any, on_message: OnMessage) -> None:
+        super().__init__(name="training-messages", daemon=True)
+        self.messages = messages
+        self.on_message = on_message
+        self.finished = threading.Event()
+
+    def run(self) -> None:
+        from ray.util.queue import Empty
+
+        while True:
+            try:
+                self.on_message(self.messages.get(timeout=0.3))
+            except Empty:
+                if self.finished.is_set():
+                    return
+
+    def finish(self) -> None:
+        self.finished.set()
+        self.join(timeout=30)

@@ -1,0 +1,29 @@
+"""The whole job: photos in, three trained classifiers and an honest comparison out.
+
+    python jobs/train.py --data PATH
+    ray job submit --working-dir . -- python jobs/train.py --data s3://… --storage s3://…
+"""
+
+from __future__ import annotations
+
+import sys
+
+from catdog.command import command
+from catdog.flags import config_from, training_parser
+
+
+def main(arguments: list[str]) -> None:
+    flags = training_parser().parse_args(arguments)
+    config = config_from(flags)
+    if flags.dry_run:
+        from catdog.preflight import print_plan
+
+        print_plan(config)
+        return
+    from catdog.pipeline import run_job
+
+    print(run_job(config))
+
+
+if __name__ == "__main__":
+    sys.exit(command(main, sys.argv[1:]))
