@@ -1,0 +1,219 @@
+"""The report's charts, each from results to one SVG with its description in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from catdog.evaluation import metrics
+from catdog.report.load import Tree
+from catdog.report.results import ModelResult
+from catdog.report.slices import Dimension
+from catdog.report.svg import MARKERS, Plot, ticks
+from catdog.report.wording import percent, plural, title
+
+PHASE_NAMES = {"scratch": "from scratch", "probe": "probe", "finetune": "fine-tuning"}
+
+
+def _percent_tick(value: float) -> str:
+    return f"{100 * value:g}"
+
+
+def training_range(models: Sequence[ModelResult], keys: Sequence[str]) -> tuple[float, float]:
+    """One y range for all models, so that their curves can be compared by eye.
+
+    A few wild first losses would flatten everything else: the top is the 98th percentile.
+    """
+    values = [
+        float(row[key])
+        for model in models
+        for row in model.files.history
+        for key in keys
+        if isinstance(row.get(key), (int, float)) and math.isfinite(row[key])
+    ]
+    if not values:
+        return (0.0, 1.0)
+    low, high = min(values), float(np.quantile(values, 0.98))
+    room = 0.06 * (high - low) or 0.05
+    return low - room, high + room
+
+
+def training_curve(
+    model: ModelResult, what: str, y_range: tuple[float, float], restarts: Sequence[Tree]
+) -> Markup:
+    """``what`` (``accuracy`` or ``loss``) over all epochs, phases as bands, best epoch and
+    restarts marked; training dashed, validation solid."""
+    rows = model.files.history
+    plot = Plot((0.5, len(rows) + 0.5), y_range)
+    low, high = y_range
+    bands = _phases(rows)
+    for number, (phase, first, last) in enumerate(bands):
+        plot.band(first - 0.5, last + 0.5, PHASE_NAMES.get(phase, phase), f"phase p{number % 2}")
+    form = _percent_tick if what == "accuracy" else "{:g}".format
+    plot.y_axis("accuracy, %" if what == "accuracy" else "loss, nats", ticks(low, high, 4), form)
+    plot.x_axis("epoch", [t for t in ticks(1, max(2, len(rows)), 6) if t == int(t)] or [1])
+    for event in restarts:
+        epoch = _position(rows, event.get("phase"), event.get("epoch"))
+        if epoch:
+            plot.vertical(epoch, "restart")
+    for key, style in ((what, "train"), (f"val_{what}", "val")):
+        points = [
+            (float(i), min(high, max(low, _number(row.get(key))))) for i, row in enumerate(rows, 1)
+        ]
+        plot.line(points, style)
+    best = _best(model)
+    if best:
+        value = _number(rows[best - 1].get(f"val_{what}"))
+        if math.isfinite(value):
+            plot.mark(best, min(high, max(low, value)), "circle", "best", f"best epoch: {best}")
+    return plot.svg(_curve_words(model, what, best))
+
+
+def _curve_words(model: ModelResult, what: str, best: int | None) -> str:
+    rows = model.files.history
+    last = _number(rows[-1].get(f"val_{what}"))
+    end = f"validation ends at {last:.3f}" if math.isfinite(last) else "no validation at the end"
+    names = ", then ".join(PHASE_NAMES.get(phase, phase) for phase, _, _ in _phases(rows))
+    kept = f"; the best epoch is number {best}" if best else ""
+    return f"{title(model.name)}: {what} of {plural(len(rows), 'epoch')} ({names}); {end}{kept}."
+
+
+def _phases(rows: Sequence[Tree]) -> list[tuple[str, int, int]]:
+    """(phase, first, last) positions, counted from 1 over all phases."""
+    numbered = groupby(enumerate(rows, 1), key=lambda item: str(item[1].get("phase", "scratch")))
+    found = []
+    for phase, group in numbered:
+        positions = [position for position, _ in group]
+        found.append((phase, positions[0], positions[-1]))
+    return found
+
+
+def _best(model: ModelResult) -> int | None:
+    """Position of the kept epoch among all epochs, from 1."""
+    best = model.files.facts.get("best") or {}
+    return _position(model.files.history, best.get("phase"), best.get("epoch"))
+
+
+def _position(rows: Sequence[Tree], phase: Any, epoch: Any) -> int | None:
+    for position, row in enumerate(rows, 1):
+        if row.get("epoch") == epoch and phase in (None, row.get("phase")):
+            return position
+    return None
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def roc(models: Sequence[ModelResult], styles: dict[str, int]) -> Markup:
+    """ROC curves of all models in one square."""
+    plot = Plot((0, 1), (0, 1), height=330)
+    at = [0, 0.25, 0.5, 0.75, 1]
+    plot.y_axis("dogs found, %", at, _percent_tick)
+    plot.x_axis("cats called dogs, %", at, _percent_tick)
+    plot.line([(0, 0), (1, 1)], "chance")
+    words = []
+    for model in models:
+        test, files = model.test, model.files.test
+        if test is None or files is None or test.auc is None:
+            continue
+        false, true = metrics.roc_curve(files.labels, files.logits)
+        plot.line(list(zip(false, true, strict=True)), f"s{styles[model.key]}")
+        words.append(f"{title(model.name)} {test.auc:.3f}")
+    return plot.svg(f"ROC curves. Area under the curve: {', '.join(words)}.")
+
+
+def reliability(model: ModelResult) -> Markup:
+    """Share of dogs over the probability given, before and after temperature scaling."""
+    plot = Plot((0, 1), (0, 1), height=300)
+    at = [0, 0.25, 0.5, 0.75, 1]
+    files, test = model.files.test, model.test
+    if files is None or test is None:
+        return Markup()
+    before = metrics.reliability(files.labels, files.logits)
+    for part in before:
+        plot.bar(part.low, part.high, 0.25 * part.n / max(b.n for b in before), "share")
+    plot.y_axis("really dogs, %", at, _percent_tick)
+    plot.x_axis("probability of dog given, %", at, _percent_tick)
+    plot.line([(0, 0), (1, 1)], "chance")
+    series = [("before", before)]
+    words = f"calibration error {percent(test.ece)} as trained"
+    if model.calibration is not None:
+        scaled = files.logits / model.calibration.temperature.value
+        series.append(("after", metrics.reliability(files.labels, scaled)))
+        words += f", {percent(model.calibration.ece)} after temperature scaling"
+    for style, bins in series:
+        plot.line([(b.probability, b.dogs) for b in bins], style)
+        for b in bins:
+            hint = (
+                f"{plural(b.n, 'photo')}: {percent(b.dogs, 0)} dogs at {percent(b.probability, 0)}"
+            )
+            plot.mark(
+                b.probability, b.dogs, "circle" if style == "after" else "square", style, hint
+            )
+    return plot.svg(f"{title(model.name)}: reliability diagram, {words}.")
+
+
+def slice_chart(dimension: Dimension, styles: dict[str, int]) -> Markup:
+    """Accuracy with its interval in each bin of one property, models side by side."""
+    n = len(dimension.bins)
+    lows = [cell.interval.low for part in dimension.bins for cell in part.cells.values()]
+    bottom = math.floor(10 * min([*lows, 0.9])) / 10
+    plot = Plot((0.5, n + 0.5), (bottom, 1.0))
+    plot.y_axis("accuracy, %", ticks(bottom, 1.0, 4), _percent_tick)
+    names = {float(i): part.name for i, part in enumerate(dimension.bins, 1)}
+    plot.x_axis(dimension.unit, names, lambda value: names[value])
+    words = []
+    for i, part in enumerate(dimension.bins, 1):
+        middle = (len(part.cells) - 1) / 2
+        for place, (key, cell) in enumerate(part.cells.items()):
+            shift, index = 13 * (place - middle), styles[key]
+            plot.interval(i, cell.interval.low, cell.interval.high, f"s{index}", shift)
+            hint = f"{title(key)}, {part.name}: {percent(cell.accuracy)} of {cell.n}"
+            plot.mark(i, cell.accuracy, MARKERS[index % 5], f"s{index}", hint, shift)
+            words.append(hint)
+    return plot.svg(f"Accuracy by {dimension.title}. {'; '.join(words)}.")
+
+
+def sweep_chart(trials: Sequence[Tree]) -> Markup | None:
+    """Validation accuracy over learning rate, a marker for each number of unfrozen blocks."""
+    shown = [
+        (float(t["config"]["learning_rate"]), float(t["val_accuracy"]), t)
+        for t in trials
+        if isinstance(t.get("val_accuracy"), (int, float))
+        and isinstance((t.get("config") or {}).get("learning_rate"), (int, float))
+        and t["config"]["learning_rate"] > 0
+    ]
+    if len(shown) < 2:
+        return None
+    rates, values = [s[0] for s in shown], [s[1] for s in shown]
+    room = 0.15 * (max(values) - min(values)) or 0.01
+    y_range = min(values) - room, min(1.0, max(values) + room)
+    plot = Plot((min(rates) / 1.5, max(rates) * 1.5), y_range, log_x=True)
+    plot.y_axis("validation accuracy, %", ticks(*y_range, 4), _percent_tick)
+    plot.x_axis("learning rate", _log_ticks(min(rates) / 1.5, max(rates) * 1.5))
+    kinds = block_kinds(trials)
+    for rate, value, trial in shown:
+        blocks = str(trial["config"].get("unfrozen_blocks", ""))
+        index = kinds.index(blocks) % 5
+        hint = f"trial {trial.get('id')}: {percent(value)} at {rate:.2g}, {blocks} blocks unfrozen"
+        plot.mark(rate, value, MARKERS[index], f"s{index}", hint)
+    best = max(shown, key=lambda s: s[1])
+    words = f"best {percent(best[1])} at a learning rate of {best[0]:.2g}"
+    return plot.svg(f"Trials of the sweep: {plural(len(shown), 'trial')}, {words}.")
+
+
+def block_kinds(trials: Sequence[Tree]) -> list[str]:
+    """The numbers of unfrozen blocks that were tried, one marker each."""
+    return sorted({str((trial.get("config") or {}).get("unfrozen_blocks", "")) for trial in trials})
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 3) if high / low > 8 else (1, 2, 5)
+    return [s * 10.0**p for p in powers for s in steps if low <= s * 10.0**p <= high]

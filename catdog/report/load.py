@@ -1,0 +1,267 @@
+"""A run directory's files as one typed structure, whatever is missing or damaged.
+
+A report is wanted most where a run failed, so nothing here is required beyond the directory being
+a run's. What cannot be read becomes a line in :attr:`Run.problems`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+import yaml
+
+from catdog.errors import UserError
+from catdog.evaluation.metrics import Array
+from catdog.report.wording import redacted
+from catdog.storage import Location
+
+T = TypeVar("T")
+Tree: TypeAlias = dict[str, Any]
+
+
+class Predictions(NamedTuple):
+    """One model on one split: ``uris``, ``labels`` (0, 1), ``logits``, all (n,), ordered by URI.
+
+    ``mirrored`` is the mean logit of each picture and its mirror image, where that was computed.
+    """
+
+    uris: Array
+    labels: Array
+    logits: Array
+    mirrored: Array | None
+
+
+class Overlay(NamedTuple):
+    """A photo and its Grad-CAM heatmap, JPEG bytes each (empty: none)."""
+
+    thumbnail: bytes
+    heatmap: bytes
+
+
+@dataclass(frozen=True)
+class SeedFiles:
+    """A repeat of a model's training with another seed."""
+
+    seed: int
+    facts: Tree
+    test: Predictions | None
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What a run wrote about one model; all of it may be missing."""
+
+    name: str
+    facts: Tree
+    history: list[Tree]
+    val: Predictions | None
+    test: Predictions | None
+    overlays: dict[str, Overlay]
+    seeds: tuple[SeedFiles, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory in memory. Tables are empty where their file is missing."""
+
+    root: Location
+    config: Tree
+    record: Tree
+    events: list[Tree]
+    manifest: Tree
+    rejected: pd.DataFrame
+    photos: pd.DataFrame
+    models: tuple[ModelFiles, ...]
+    thumbnails: dict[str, bytes]
+    sweeps: dict[str, Tree]
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return str(self.record.get("name") or self.root.name)
+
+    def events_of(self, kind: str, model: str | None = None) -> list[Tree]:
+        return [
+            event
+            for event in self.events
+            if event.get("event") == kind and (model is None or event.get("model") == model)
+        ]
+
+
+def load(root: Location) -> Run:
+    """Read all that a report needs from the run directory ``root``.
+
+    Raises:
+        UserError: there is nothing at ``root``, or it is not a run directory.
+    """
+    if not root.exists():
+        raise UserError(f"there is no run at {root}; give the folder that holds run.json")
+    if not (root / "run.json").exists() and not (root / "config.yaml").exists():
+        raise UserError(
+            f"{root} is not a run directory: it holds neither run.json nor config.yaml; "
+            "give <storage>/<name> as the job printed it"
+        )
+    reader = _Reader(root)
+    config = _mapping(reader.read("config.yaml", yaml.safe_load, {}))
+    return Run(
+        root=root,
+        config=redacted(config),
+        record=redacted(_mapping(reader.json("run.json", {}))),
+        events=redacted(reader.read("events.jsonl", _json_lines, [])),
+        manifest=redacted(_mapping(reader.json("data/manifest.json", {}))),
+        rejected=reader.table("data/rejected.parquet", {"uri": "", "reason": "unknown"}),
+        photos=reader.table("data/photos.parquet", {"uri": ""}),
+        models=tuple(_model(reader, name) for name in _model_names(root, config)),
+        thumbnails=_pictures(reader.table("artifacts/thumbnails.parquet", {"uri": ""})),
+        sweeps=_sweeps(reader),
+        problems=reader.problems,
+    )
+
+
+class _Reader:
+    """Reads files below ``root``; a damaged one is a problem noted, a missing one is a default."""
+
+    def __init__(self, root: Location) -> None:
+        self.root = root
+        self.problems: list[str] = []
+
+    def read(self, path: str, parse: Callable[[bytes], T], missing: T) -> T:
+        target = self.root
+        for part in path.split("/"):
+            target = target / part
+        try:
+            return parse(target.read_bytes())
+        except FileNotFoundError:
+            return missing
+        except (ValueError, TypeError, KeyError, OSError, yaml.YAMLError, pa.ArrowException) as err:
+            self.problems.append(f"{path} could not be read ({type(err).__name__}) and is left out")
+            return missing
+
+    def json(self, path: str, missing: T) -> T:
+        return self.read(path, json.loads, missing)
+
+    def table(self, path: str, columns: Mapping[str, Any]) -> pd.DataFrame:
+        """A Parquet file with at least ``columns`` (name to default); their nulls are filled."""
+        frame = self.read(path, _parquet, pd.DataFrame())
+        for name, default in columns.items():
+            if name not in frame:
+                frame[name] = pd.Series([default] * len(frame), dtype=object)
+            frame[name] = frame[name].astype(object).where(frame[name].notna(), default)
+        return frame
+
+
+def _parquet(raw: bytes) -> pd.DataFrame:
+    return pq.read_table(pa.BufferReader(raw)).to_pandas()  # type: ignore[no-any-return]
+
+
+def _json_lines(raw: bytes) -> list[Tree]:
+    """Objects of a JSON-lines file; a last line cut off by a kill is passed over."""
+    rows = []
+    for line in raw.decode("utf-8", "replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def _mapping(value: Any) -> Tree:
+    return value if isinstance(value, dict) else {}
+
+
+def _model_names(root: Location, config: Tree) -> list[str]:
+    """Models that were asked for, in order, then any other that left files."""
+    asked = [str(name) for name in config.get("models") or []]
+    return list(dict.fromkeys([*asked, *_folders(root / "models")]))
+
+
+def _folders(parent: Location) -> list[str]:
+    """Names of the folders in ``parent``, sorted."""
+    infos = parent.list()
+    return [info.base_name for info in infos if info.type == pafs.FileType.Directory]
+
+
+def _model(reader: _Reader, name: str) -> ModelFiles:
+    base = f"models/{name}"
+    facts = _mapping(reader.json(f"{base}/model.json", {}))
+    table = reader.read(f"{base}/predictions.parquet", _parquet, pd.DataFrame())
+    overlays = reader.table(f"{base}/artifacts/gradcam.parquet", {"uri": ""})
+    return ModelFiles(
+        name=name,
+        facts=redacted(facts),
+        history=[row for row in reader.json(f"{base}/history.json", []) if isinstance(row, dict)],
+        val=_predictions(reader, table, "val", name),
+        test=_predictions(reader, table, "test", name),
+        overlays=_overlays(overlays),
+        seeds=_seeds(reader, name),
+    )
+
+
+def _seeds(reader: _Reader, name: str) -> tuple[SeedFiles, ...]:
+    seeds = []
+    for folder in _folders(reader.root / "models" / name / "seeds"):
+        if not folder.isdigit():
+            continue
+        base = f"models/{name}/seeds/{folder}"
+        table = reader.read(f"{base}/predictions.parquet", _parquet, pd.DataFrame())
+        facts = _mapping(reader.json(f"{base}/model.json", {}))
+        label = f"{name}, seed {folder}"
+        seeds.append(SeedFiles(int(folder), facts, _predictions(reader, table, "test", label)))
+    return tuple(sorted(seeds, key=lambda repeat: repeat.seed))
+
+
+def _predictions(reader: _Reader, table: pd.DataFrame, split: str, who: str) -> Predictions | None:
+    """Rows of ``split``, each photo once; ``None`` where there are none that can be used."""
+    if not {"uri", "split", "label", "logit"} <= set(table.columns):
+        return None
+    rows = table[table["split"] == split].drop_duplicates("uri").sort_values("uri")
+    if rows.empty:
+        return None
+    logits = rows["logit"].to_numpy(np.float64)
+    if not np.isfinite(logits).all():
+        bad = int((~np.isfinite(logits)).sum())
+        reader.problems.append(
+            f"{who}: {bad} of {len(rows)} {split} predictions are not numbers; "
+            "its results are left out"
+        )
+        return None
+    mirrored = None
+    if "logit_tta" in rows and np.isfinite(rows["logit_tta"].to_numpy(np.float64)).all():
+        mirrored = rows["logit_tta"].to_numpy(np.float64)
+    labels = rows["label"].to_numpy(np.int64)
+    return Predictions(rows["uri"].to_numpy(object), labels, logits, mirrored)
+
+
+def _overlays(table: pd.DataFrame) -> dict[str, Overlay]:
+    return {
+        str(row["uri"]): Overlay(_bytes(row.get("thumbnail")), _bytes(row.get("heatmap")))
+        for row in table.to_dict("records")
+    }
+
+
+def _pictures(table: pd.DataFrame) -> dict[str, bytes]:
+    rows = table.to_dict("records")
+    return {str(row["uri"]): _bytes(row.get("thumbnail")) for row in rows}
+
+
+def _bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else b""
+
+
+def _sweeps(reader: _Reader) -> dict[str, Tree]:
+    found = {}
+    for folder in _folders(reader.root / "sweeps"):
+        sweep = _mapping(reader.json(f"sweeps/{folder}/trials.json", {}))
+        if sweep:
+            found[folder] = sweep
+    return found

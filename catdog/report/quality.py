@@ -1,0 +1,143 @@
+"""What happened to the photos before training: rejected, doubled, contradicting, held back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pandas as pd
+
+from catdog.report.load import Run, Tree
+from catdog.report.photos import CLASSES, data_uri
+from catdog.report.wording import file_name, visible
+
+#: Rows shown of each list; the whole of it lies in the run directory's ``data/`` folder.
+MOST_PICTURES, MOST_ROWS = 18, 40
+
+
+@dataclass(frozen=True)
+class Rejected:
+    name: str
+    uri: str
+    reason: str
+    detail: str
+    image: str
+
+
+@dataclass(frozen=True)
+class Double:
+    """A photo nearly equal to another; ``conflict`` says that their labels differ."""
+
+    name: str
+    label: str
+    other: str
+    other_label: str
+    held_back: bool
+
+    @property
+    def conflict(self) -> bool:
+        return self.other_label != "" and self.label != self.other_label
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Data quality of one run; the counts are of all photos, the lists are cut.
+
+    ``rejected`` come with pixels first; ``flags`` counts what inspection remarked on kept photos.
+    """
+
+    reasons: dict[str, int]
+    files: int | None
+    kept: int | None
+    held_back: int | None
+    splits: dict[str, Tree]
+    pictures: tuple[Rejected, ...]
+    others: tuple[Rejected, ...]
+    rejected: int
+    doubles: tuple[Double, ...]
+    doubled: int
+    conflicts: int
+    flags: dict[str, int]
+
+
+def inspect(run: Run) -> Quality:
+    """Collect the view of ``run``'s data; missing files leave their parts empty."""
+    manifest = run.manifest
+    reasons = dict(manifest.get("rejected") or {})
+    if not reasons and len(run.rejected):
+        reasons = dict(Counter(str(reason) for reason in run.rejected["reason"]))
+    pictures, others = _rejected(run.rejected)
+    doubles = _doubles(run.photos)
+    flags = _flags(run.photos)
+    named = sum(count for flag, count in flags.items() if "conflict" in flag)
+    return Quality(
+        reasons=dict(sorted(reasons.items(), key=lambda item: -item[1])),
+        files=manifest.get("files"),
+        kept=manifest.get("kept"),
+        held_back=manifest.get("held_back"),
+        splits=manifest.get("splits") or {},
+        pictures=tuple(pictures[:MOST_PICTURES]),
+        others=tuple((pictures[MOST_PICTURES:] + others)[:MOST_ROWS]),
+        rejected=sum(reasons.values()),
+        doubles=tuple(doubles[:MOST_ROWS]),
+        doubled=len(doubles),
+        conflicts=max(named, sum(double.conflict for double in doubles)),
+        flags=flags,
+    )
+
+
+def _rejected(table: pd.DataFrame) -> tuple[list[Rejected], list[Rejected]]:
+    """Rejected files with and without pixels, one of each reason in turn so that all are seen."""
+    turn = table.groupby("reason").cumcount() if len(table) else []
+    rows = table.assign(turn=turn).sort_values(["turn", "reason"], kind="stable")
+    pictures, others = [], []
+    for row in rows.to_dict("records"):
+        thumbnail = row.get("thumbnail")
+        # Beyond what is shown no picture needs encoding.
+        wanted = isinstance(thumbnail, bytes) and len(pictures) < MOST_PICTURES
+        image = data_uri(thumbnail) if wanted and isinstance(thumbnail, bytes) else ""
+        uri, detail = str(row["uri"]), row.get("detail")
+        item = Rejected(
+            name=file_name(uri),
+            uri=visible(uri),
+            reason=visible(str(row["reason"])),
+            detail=visible(detail)[:200] if isinstance(detail, str) else "",
+            image=image,
+        )
+        (pictures if image else others).append(item)
+    return pictures, others
+
+
+def _doubles(photos: pd.DataFrame) -> list[Double]:
+    """Near duplicates, those with contradicting labels first."""
+    if not {"near_duplicate_of", "label"} <= set(photos):
+        return []
+    labels = dict(zip(photos["uri"], photos["label"], strict=True))
+    rows = photos[photos["near_duplicate_of"].notna() & (photos["near_duplicate_of"] != "")]
+    found = [
+        Double(
+            name=file_name(str(row["uri"])),
+            label=_class(row["label"]),
+            other=file_name(str(row["near_duplicate_of"])),
+            other_label=_class(labels.get(row["near_duplicate_of"])),
+            held_back=bool(row.get("held_back")),
+        )
+        for row in rows.to_dict("records")
+    ]
+    return sorted(found, key=lambda double: not double.conflict)
+
+
+def _class(label: object) -> str:
+    return CLASSES[int(label)] if isinstance(label, (int, float)) and label in (0, 1) else ""
+
+
+def _flags(photos: pd.DataFrame) -> dict[str, int]:
+    if "flags" not in photos:
+        return {}
+    counts: Counter[str] = Counter()
+    for value in photos["flags"]:
+        parts = value.split(",") if isinstance(value, str) else value
+        if isinstance(parts, (str, bytes)) or not hasattr(parts, "__iter__"):
+            continue
+        counts.update(visible(str(part).strip()) for part in parts if str(part).strip())
+    return dict(counts.most_common())

@@ -1,0 +1,71 @@
+"""Templates to pages: HTML with everything inside it, Markdown, model cards."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import Any
+
+import jinja2
+
+from catdog import __version__
+from catdog.evaluation.metrics import CALIBRATION_BINS
+from catdog.report import wording
+from catdog.report.svg import trusted
+from catdog.report.views import FILTERS
+
+_WORDING = (
+    "decimal",
+    "duration",
+    "megabytes",
+    "millions",
+    "number_range",
+    "p_value",
+    "percent",
+    "percent_range",
+    "plural",
+    "points",
+    "significant",
+    "visible",
+)
+
+
+def html(view: dict[str, Any]) -> str:
+    """The whole page. It asks the network for nothing and may run no script but its own."""
+    environment = _environment(autoescape=True)
+    style = _source(environment, "style.css")
+    script = _source(environment, "sort.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+    return environment.get_template("report.html.j2").render(
+        **view, style=trusted(style), script=trusted(script), policy=policy
+    )
+
+
+def markdown(template: str, view: dict[str, Any]) -> str:
+    """A Markdown page in which every value is plain words, whatever it holds."""
+    environment = _environment(autoescape=False)
+    environment.finalize = wording.markdown_value
+    return environment.get_template(template).render(**view)
+
+
+def _environment(*, autoescape: bool) -> jinja2.Environment:
+    # Markdown is not HTML: there `finalize` escapes every value instead.
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("catdog.report", "templates"),
+        autoescape=autoescape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {name: getattr(wording, name) for name in _WORDING} | FILTERS
+    environment.globals |= {"calibration_bins": CALIBRATION_BINS, "catdog_version": __version__}
+    return environment
+
+
+def _source(environment: jinja2.Environment, name: str) -> str:
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]

@@ -1,0 +1,312 @@
+"""Every number of the report, computed once from the runs' files; JSON and pages read it here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from catdog.evaluation import metrics
+from catdog.evaluation.metrics import Array, Comparison, Evaluation, Interval, Spread, Temperature
+from catdog.report.load import ModelFiles, Predictions, Run, Tree
+
+
+@dataclass(frozen=True)
+class Training:
+    """What training took; parts that nobody wrote down are ``None``. ``cost`` is in the currency
+    of the price per hour that was given."""
+
+    epochs: int | None
+    seconds: float | None
+    images_per_second: float | None
+    workers: int | None
+    restarts: int | None
+    cost: float | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A temperature fitted on validation and what it changes on test."""
+
+    temperature: Temperature
+    ece: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """One model of one run. ``key`` names it in this report, also among several runs."""
+
+    key: str
+    run: Run
+    files: ModelFiles
+    weights: str | None
+    parameters: int | None
+    training: Training | None
+    test: Evaluation | None
+    val: Evaluation | None
+    calibration: Calibration | None
+    seeds: Spread | None
+
+    @property
+    def name(self) -> str:
+        return self.files.name
+
+    @property
+    def pretrained(self) -> bool:
+        return self.weights not in (None, "none")
+
+    @property
+    def random_backbone(self) -> bool:
+        return self.name != "base_cnn" and self.weights == "none"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models on the photos that both judged; ``p_holm`` corrects for the number of pairs."""
+
+    a: ModelResult
+    b: ModelResult
+    result: Comparison
+    p_holm: float
+    over_seeds: Spread | None
+
+    @property
+    def told_apart(self) -> bool:
+        return self.p_holm < 0.05
+
+    def gain(self, model: ModelResult) -> float:
+        """Accuracy of ``model`` less that of the other one."""
+        return self.result.difference if self.a.key == model.key else -self.result.difference
+
+    def gain_ci95(self, model: ModelResult) -> Interval:
+        low, high = self.result.ci95
+        return self.result.ci95 if self.a.key == model.key else Interval(-high, -low)
+
+    def won_by(self, model: ModelResult) -> bool:
+        return self.told_apart and self.gain(model) > 0
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Models averaged, or one averaged over mirror images: no training, only arithmetic."""
+
+    name: str
+    run: Run
+    test: Evaluation
+
+
+@dataclass(frozen=True)
+class Report:
+    runs: tuple[Run, ...]
+    models: tuple[ModelResult, ...]
+    ensembles: tuple[Ensemble, ...]
+    pairs: tuple[Pair, ...]
+    price_per_hour: float | None
+
+    @property
+    def first(self) -> Run:
+        return self.runs[0]
+
+    @property
+    def evaluated(self) -> list[ModelResult]:
+        """Models with test results, best accuracy first; equal ones by their loss."""
+        ready = [model for model in self.models if model.test]
+        return sorted(ready, key=lambda m: (-m.test.accuracy, m.test.loss) if m.test else (0, 0))
+
+    @property
+    def best(self) -> ModelResult | None:
+        """The most accurate model that no other beats; ``None`` before there are results.
+
+        Between runs with different test photos the most accurate can be beaten: on easy photos.
+        """
+        ranked = self.evaluated
+        for model in ranked:
+            pairs = [(other, self.pair(model, other)) for other in ranked if other is not model]
+            if not any(pair and pair.won_by(other) for other, pair in pairs):
+                return model
+        return ranked[0] if ranked else None
+
+    def pair(self, one: ModelResult, other: ModelResult) -> Pair | None:
+        """The comparison of two models, in either order."""
+        wanted = {one.key, other.key}
+        return next((p for p in self.pairs if {p.a.key, p.b.key} == wanted), None)
+
+
+def assemble(runs: Sequence[Run], price_per_hour: float | None = None) -> Report:
+    """Evaluate all models of ``runs`` and compare each with each."""
+    labels = _run_labels(runs)
+    models = tuple(
+        _model(run, files, files.name if index == 0 else f"{files.name} @ {label}", price_per_hour)
+        for index, (run, label) in enumerate(zip(runs, labels, strict=True))
+        for files in run.models
+    )
+    return Report(
+        runs=tuple(runs),
+        models=models,
+        ensembles=tuple(ensemble for run in runs for ensemble in _ensembles(run)),
+        pairs=_pairs(models),
+        price_per_hour=price_per_hour,
+    )
+
+
+def _run_labels(runs: Sequence[Run]) -> list[str]:
+    """Names of runs, numbered where two are equal."""
+    names = [run.name for run in runs]
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[: i + 1].count(name)})"
+        for i, name in enumerate(names)
+    ]
+
+
+def _model(run: Run, files: ModelFiles, key: str, price: float | None) -> ModelResult:
+    return ModelResult(
+        key=key,
+        run=run,
+        files=files,
+        weights=_weights(run, files),
+        parameters=files.facts.get("parameters"),
+        training=_training(run, files, price),
+        test=_evaluate(files.test),
+        val=_evaluate(files.val),
+        calibration=_calibrate(files),
+        seeds=_over_seeds(files),
+    )
+
+
+def _weights(run: Run, files: ModelFiles) -> str | None:
+    """As trained; for a model that is not yet, as asked for."""
+    if "weights" in files.facts:
+        return str(files.facts["weights"])
+    if files.name == "base_cnn":
+        return "none"
+    asked = (run.config.get("weights") or {}).get(files.name) or {}
+    return asked.get("source")
+
+
+def _training(run: Run, files: ModelFiles, price: float | None) -> Training | None:
+    facts: Tree = files.facts.get("train") or {}
+    if not facts and not files.history:
+        return None
+    seconds = facts.get("seconds")
+    if seconds is None:
+        spent = [row.get("seconds") for row in files.history]
+        seconds = sum(s for s in spent if s is not None) if any(spent) else None
+    restarts = facts.get("restarts")
+    return Training(
+        epochs=facts.get("epochs", len(files.history)),
+        seconds=seconds,
+        images_per_second=facts.get("images_per_second"),
+        workers=facts.get("workers"),
+        restarts=len(run.events_of("restart", files.name)) if restarts is None else restarts,
+        cost=None if price is None or seconds is None else price * seconds / 3600,
+    )
+
+
+def _evaluate(predictions: Predictions | None) -> Evaluation | None:
+    if predictions is None:
+        return None
+    return metrics.evaluate(predictions.labels, predictions.logits)
+
+
+def _calibrate(files: ModelFiles) -> Calibration | None:
+    if files.val is None or files.test is None:
+        return None
+    fitted = metrics.fit_temperature(files.val.labels, files.val.logits)
+    labels, scaled = files.test.labels, files.test.logits / fitted.value
+    return Calibration(
+        fitted,
+        metrics.calibration_error(labels, scaled),
+        float(metrics.cross_entropy(labels, scaled).mean()),
+    )
+
+
+def seed_accuracies(files: ModelFiles) -> dict[int, float]:
+    """Test accuracy by seed: the model's own training and its repeats."""
+    found = {repeat.seed: repeat.test for repeat in files.seeds}
+    if files.test is not None:
+        found[int(files.facts.get("seed") or 0)] = files.test
+    return {
+        seed: float(metrics.correct(test.labels, test.logits).mean())
+        for seed, test in sorted(found.items())
+        if test is not None
+    }
+
+
+def _over_seeds(files: ModelFiles) -> Spread | None:
+    accuracies = list(seed_accuracies(files).values())
+    return metrics.spread(accuracies) if len(accuracies) > 1 else None
+
+
+def _pairs(models: Sequence[ModelResult]) -> tuple[Pair, ...]:
+    """Each model with each other; the later first, as the backbones come after the base CNN."""
+    found = []
+    for b, a in combinations(models, 2):
+        if a.files.test is None or b.files.test is None:
+            continue
+        joined = _aligned([a.files.test, b.files.test])
+        if joined is not None:
+            labels, (logits_a, logits_b) = joined
+            found.append((a, b, metrics.compare(labels, logits_a, logits_b)))
+    corrected = metrics.holm([result.mcnemar_p for _, _, result in found])
+    return tuple(
+        Pair(a, b, result, p, _seed_difference(a.files, b.files))
+        for (a, b, result), p in zip(found, corrected, strict=True)
+    )
+
+
+def _seed_difference(a: ModelFiles, b: ModelFiles) -> Spread | None:
+    """Difference of accuracies over the seeds that both have."""
+    ours, theirs = seed_accuracies(a), seed_accuracies(b)
+    differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+    return metrics.spread(differences) if len(differences) > 1 else None
+
+
+def _aligned(all_predictions: Sequence[Predictions]) -> tuple[Array, list[Array]] | None:
+    """Labels and each model's logits on the photos that all have judged; ``None``: there are none.
+
+    A photo whose label differs between two runs is left out, for it was not the same question.
+    """
+    rows = shared_photos(all_predictions)
+    if rows is None:
+        return None
+    picked = [
+        (p.labels[index], p.logits[index]) for p, index in zip(all_predictions, rows, strict=True)
+    ]
+    return picked[0][0], [logits for _, logits in picked]
+
+
+def shared_photos(all_predictions: Sequence[Predictions]) -> list[npt.NDArray[np.intp]] | None:
+    """For each model the rows of the photos that all have judged, in one order of photos."""
+    tables = [dict(zip(p.uris, p.labels, strict=True)) for p in all_predictions]
+    first, *others = tables
+    common = [
+        uri for uri, label in first.items() if all(other.get(uri) == label for other in others)
+    ]
+    if not common:
+        return None
+    places = [{uri: i for i, uri in enumerate(p.uris)} for p in all_predictions]
+    return [np.array([place[uri] for uri in common]) for place in places]
+
+
+def _ensembles(run: Run) -> Iterator[Ensemble]:
+    """The average of all models, and each model averaged over the picture and its mirror image."""
+    tests = [files.test for files in run.models if files.test is not None]
+    if len(tests) > 1 and (joined := _aligned(tests)) is not None:
+        labels, logits = joined
+        yield Ensemble("average", run, metrics.evaluate(labels, averaged(logits)))
+    for files in run.models:
+        if files.test is not None and files.test.mirrored is not None:
+            result = metrics.evaluate(files.test.labels, files.test.mirrored)
+            yield Ensemble(f"{files.name}+tta", run, result)
+
+
+def averaged(logits: Sequence[Array]) -> Array:
+    """Logit of the mean probability of several models, all (n,)."""
+    mean = np.mean([metrics.probabilities(each) for each in logits], axis=0)
+    # 1e-12 keeps a photo on which all are certain finite; it changes no decision.
+    mean = np.clip(mean, 1e-12, 1 - 1e-12)
+    return np.asarray(np.log(mean) - np.log1p(-mean))

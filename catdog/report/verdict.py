@@ -1,0 +1,214 @@
+"""The answer in sentences that stay true when somebody checks them.
+
+A model is called better only where the exact McNemar test on the same photos, corrected for the
+number of pairs, says so; everything else is "cannot be told apart".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from catdog.report.load import Run
+from catdog.report.results import ModelResult, Pair, Report
+from catdog.report.wording import (
+    NBSP,
+    duration,
+    listed,
+    p_value,
+    percent,
+    percent_range,
+    plural,
+    points,
+    title,
+    visible,
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``headline`` is the one sentence, ``support`` the facts behind it, ``transfer`` what
+    pretrained weights bought, ``cautions`` what a reader must know before believing any of it."""
+
+    headline: str
+    support: str
+    transfer: str
+    cautions: list[str]
+
+    @property
+    def sentences(self) -> list[str]:
+        return [text for text in (self.headline, self.support, self.transfer) if text]
+
+
+def judge(report: Report) -> Verdict:
+    headline, support = _headline(report)
+    return Verdict(headline, support, _transfer(report), _cautions(report))
+
+
+def name_of(model: ModelResult, report: Report) -> str:
+    """A model's name for people; with its run where there are several."""
+    text = title(model.name)
+    return text if len(report.runs) == 1 else f"{text} ({visible(model.run.name)})"
+
+
+def _headline(report: Report) -> tuple[str, str]:
+    best = report.best
+    if best is None or best.test is None:
+        return "No model has been evaluated yet, so there is nothing to compare.", ""
+    reached = (
+        f"{name_of(best, report)} gets {percent(best.test.accuracy)} of "
+        f"{plural(best.test.n, 'test photo')} right "
+        f"(95{NBSP}% interval {percent_range(best.test.accuracy_ci95)})"
+    )
+    others = [model for model in report.evaluated if model is not best]
+    if not others:
+        return f"{reached}.", "It is the only model with results, so there is no comparison."
+    pairs = {model.key: report.pair(best, model) for model in others}
+    compared = [(model, pair) for model in others if (pair := pairs[model.key])]
+    apart = [model for model in others if not pairs[model.key]]
+    if not compared:
+        return f"{reached}.", "The models were not tested on the same photos: no comparison."
+    headline, support = _against(report, best, compared)
+    if apart:
+        support += f" {_names(apart, report)} had other test photos and cannot be compared."
+    return headline, f"{reached}{support}"
+
+
+def _against(
+    report: Report, best: ModelResult, compared: list[tuple[ModelResult, Pair]]
+) -> tuple[str, str]:
+    """Headline and the rest of the supporting sentence for the best among compared models."""
+    level = [(model, pair) for model, pair in compared if not pair.won_by(best)]
+    beaten = [model for model, pair in compared if pair.won_by(best)]
+    name = name_of(best, report)
+    if not level:
+        second, pair = compared[0]
+        headline = (
+            f"{name} is better than {name_of(second, report)} by "
+            f"{_points_with_interval(pair, best)}, McNemar {p_value(pair.result.mcnemar_p)}."
+        )
+        also = f" It is also better than {_names(beaten[1:], report)}." if beaten[1:] else ""
+        return headline, f".{also}"
+    close, pair = level[0]
+    # Only pairs with the best are claimed: among themselves the others may well differ.
+    headline = (
+        f"{name} cannot be told apart from {_names([model for model, _ in level], report)} on "
+        f"{plural(pair.result.n, 'test photo')}."
+    )
+    support = (
+        f"; {name_of(close, report)} is {_points_with_interval(pair, best)} behind, "
+        f"McNemar {p_value(pair.result.mcnemar_p)}."
+    )
+    if pair.result.mcnemar_p < 0.05:
+        support += f" Corrected for {len(report.pairs)} comparisons that is {p_value(pair.p_holm)}."
+    if beaten:
+        both = len(level) == 1 and _beats_all(report, close, beaten)
+        support += f" {'Both are' if both else f'{name} is'} better than {_names(beaten, report)}."
+    return headline, support
+
+
+def _names(models: list[ModelResult], report: Report) -> str:
+    return listed([name_of(model, report) for model in models])
+
+
+def _beats_all(report: Report, model: ModelResult, others: list[ModelResult]) -> bool:
+    pairs = [report.pair(model, other) for other in others]
+    return all(pair and pair.won_by(model) for pair in pairs)
+
+
+def _points_with_interval(pair: Pair, model: ModelResult) -> str:
+    low, high = pair.gain_ci95(model)
+    return f"{points(pair.gain(model))} points ({points(low)} to {points(high)})"
+
+
+def _transfer(report: Report) -> str:
+    """What the best pretrained backbone gained over the base CNN of the first run, and its time."""
+    base = next((m for m in report.models if m.name == "base_cnn" and m.test), None)
+    backbones = [m for m in report.evaluated if m.name != "base_cnn"]
+    pretrained = [m for m in backbones if m.pretrained]
+    if not pretrained:
+        if backbones:
+            return "No model here began with pretrained weights: this says nothing about transfer."
+        return ""
+    if base is None:
+        return "What transfer bought is unknown, for the base CNN has no result to compare with."
+    best = pretrained[0]
+    pair = report.pair(best, base)
+    if pair is None:
+        return ""
+    gain = _points_with_interval(pair, best)
+    verdict = f"Transfer ({name_of(best, report)}) bought {gain} over the base CNN"
+    if not pair.told_apart:
+        verdict = (
+            f"Transfer ({name_of(best, report)}) bought nothing that can be told apart: "
+            f"{gain} against the base CNN"
+        )
+    elif pair.gain(best) < 0:
+        verdict = (
+            f"Transfer did not pay: {name_of(best, report)} is "
+            f"{_points_with_interval(pair, base)} behind the base CNN"
+        )
+    return f"{verdict}{_time_difference(best, base)}."
+
+
+def _time_difference(model: ModelResult, base: ModelResult) -> str:
+    ours = model.training.seconds if model.training else None
+    theirs = base.training.seconds if base.training else None
+    if ours is None or theirs is None:
+        return ""
+    if abs(ours - theirs) < 0.5:
+        return ", in the same training time"
+    more = "more" if ours > theirs else "less"
+    return (
+        f", in {duration(abs(ours - theirs))} {more} training "
+        f"({duration(ours)} against {duration(theirs)})"
+    )
+
+
+def _cautions(report: Report) -> list[str]:
+    several = len(report.runs) > 1
+    found = []
+    for run in report.runs:
+        where = f"{visible(run.name)}: " if several else ""
+        found += [f"{where}{text}" for text in _of_run(run)]
+        random = [title(m.name) for m in report.models if m.run is run and m.random_backbone]
+        if random:
+            found.append(
+                f"{where}{listed(random)} began with random weights, so this is not what "
+                f"{'they do' if len(random) > 1 else 'it does'} with pretrained ones."
+            )
+        found += [f"{where}{visible(str(note))}" for note in run.record.get("notes") or []]
+    return found + _about_comparison(report)
+
+
+def _of_run(run: Run) -> list[str]:
+    found = []
+    if run.manifest.get("sample"):
+        found.append(
+            "The pictures are the built-in drawings. They prove that the job runs and say nothing "
+            "about accuracy on photographs."
+        )
+    status = run.record.get("status")
+    if status != "finished":
+        cause = f": {visible(str(run.record['error']))}" if run.record.get("error") else ""
+        state = "failed" if status == "failed" else "is not finished"
+        found.append(f"This run {state}{cause}. The report shows what there is.")
+    missing = [title(files.name) for files in run.models if files.test is None]
+    if missing and len(missing) < len(run.models):
+        found.append(f"No test results for {listed(missing)}.")
+    return found + [visible(problem) for problem in run.problems]
+
+
+def _about_comparison(report: Report) -> list[str]:
+    found = []
+    sizes = {model.test.n for model in report.evaluated if model.test}
+    if sizes and min(sizes) < 100:
+        found.append(
+            f"With {plural(min(sizes), 'test photo')} only large differences can be seen; "
+            "more photos make the intervals narrower."
+        )
+    if len({run.manifest.get("fingerprint") for run in report.runs}) > 1:
+        found.append(
+            "The runs used different sets of photos. Models are compared on the photos that both "
+            "were tested on, but they learned from different ones."
+        )
+    return found
