@@ -176,7 +176,7 @@ def _tar_members(stream: IO[bytes]) -> Iterator[Member]:
                     yield from _in_pieces(file)
 
             yield Member(_clean(info.name), info.size if info.isreg() else -1, problem, pieces)
-            archive.members.clear()  # tarfile keeps every header it has seen
+            archive.members = []  # type: ignore[attr-defined]  # it keeps every header it has seen
 
 
 def _in_pieces(file: IO[bytes]) -> Iterator[bytes]:

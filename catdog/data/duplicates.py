@@ -7,6 +7,7 @@ one pair of shots of one scene is 2 bits apart and the next pair, of different c
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -44,7 +45,7 @@ def near_pairs(hashes: NDArray[np.uint64], bits: int = NEAR_BITS) -> Pairs:
 
 def _bands(hashes: NDArray[np.uint64], count: int) -> Iterator[NDArray[np.uint64]]:
     edges = np.linspace(0, 64, count + 1).astype(int)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         mask = np.uint64((1 << int(high - low)) - 1)
         yield (hashes >> np.uint64(low)) & mask
 
@@ -57,7 +58,7 @@ def _within_groups(keys: NDArray[np.uint64]) -> Iterator[tuple[Pairs, Pairs]]:
     following = ends - np.arange(len(keys)) - 1  # partners behind each in its group
     start = 0
     while start < len(keys):
-        total = np.cumsum(following[start:])
+        total = np.cumsum(following[start : start + _CHUNK])
         stop = start + max(1, int(np.searchsorted(total, _CHUNK, side="right")))
         counts = following[start:stop]
         left = np.repeat(np.arange(start, stop), counts)

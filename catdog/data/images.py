@@ -13,6 +13,7 @@ difference under two levels.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
 from collections.abc import Callable
@@ -205,8 +206,6 @@ def pixel_digest(data: bytes) -> bytes | None:
     Equal for a JPEG and the PNG made from it. Needed for the few pairs whose perceptual hashes
     meet, so it need not be fast.
     """
-    import hashlib
-
     try:
         decoded = decode(data, scaled=False)
     except Exception:
@@ -300,9 +299,7 @@ def _explain_jpeg(
     return _decode_with_pillow(data, "jpeg", message)
 
 
-def _decode_with_pillow(
-    data: bytes, kind: formats.Format, first: str = ""
-) -> Decoded | Rejected:
+def _decode_with_pillow(data: bytes, kind: formats.Format, first: str = "") -> Decoded | Rejected:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd metadata
         try:
@@ -359,7 +356,8 @@ def _eight_bits(values: NDArray[np.generic]) -> Pixels:
         scale = 255.0
     else:
         scale = 255 / top if top > 65535 else 1.0
-    return np.clip(numbers * scale + 0.5, 0, 255).astype(np.uint8)
+    scaled: Pixels = np.clip(numbers * scale + 0.5, 0, 255).astype(np.uint8)
+    return scaled
 
 
 def _orientation(exif: bytes) -> int:

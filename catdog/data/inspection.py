@@ -48,7 +48,7 @@ VERDICTS = pa.schema(
 #: Rejected files of one reason whose picture is kept for the report.
 THUMBNAILS = 8
 #: Pixels held back until they are written as one record batch, for each split.
-_BUFFER_BYTES = 16 << 20
+_BUFFER_BYTES = 5 << 20
 _READERS = 16
 
 

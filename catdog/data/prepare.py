@@ -14,6 +14,8 @@ photos are prepared once.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -282,11 +284,8 @@ def _run(listing: sources.Listing, plan: Plan, on_progress: Progress) -> pa.Tabl
     """The Ray Data graph: a few large blocks of file names in, verdicts out."""
     import ray
 
-    context = ray.data.DataContext.get_current()
-    bars = context.enable_progress_bars
-    context.enable_progress_bars = False
     total, done, parts = len(listing.files), 0, []
-    try:
+    with quiet():
         dataset = ray.data.from_arrow(list(_blocks(listing.files)))
         dataset = dataset.map_batches(
             inspect_block,
@@ -299,9 +298,23 @@ def _run(listing: sources.Listing, plan: Plan, on_progress: Progress) -> pa.Tabl
             parts.append(part)
             done += len(part)
             on_progress(done, total)
+    return pa.concat_tables(parts)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Ray Data tells its plan and progress in its own way; ours are told by ``on_progress``."""
+    import ray
+
+    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
+    bars, level = context.enable_progress_bars, logger.level
+    context.enable_progress_bars = False
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
     finally:
         context.enable_progress_bars = bars
-    return pa.concat_tables(parts)
+        logger.setLevel(level)
 
 
 def _blocks(files: pa.Table) -> Iterator[pa.Table]:

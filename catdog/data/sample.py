@@ -15,6 +15,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -155,7 +156,7 @@ class _Animal:
         self.line = (225, 220, 215) if dark else (40, 34, 30)
 
     @staticmethod
-    def _colour(values: NDArray[np.float64]) -> tuple[int, int, int]:
+    def _colour(values: NDArray[Any]) -> tuple[int, int, int]:
         r, g, b = (int(v) for v in np.clip(values, 0, 255))
         return r, g, b
 

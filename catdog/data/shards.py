@@ -85,7 +85,7 @@ class ShardWriter:
             )
         block = np.ascontiguousarray(rows)
         count = len(block)
-        body = pa.py_buffer(memoryview(block.reshape(-1).view(np.uint8)))
+        body = pa.py_buffer(block.reshape(-1).view(np.uint8))
         columns = [
             pa.FixedSizeBinaryArray.from_buffers(pa.binary(self._width), count, [None, body]),
             pa.array(np.asarray(labels, np.uint8)),

@@ -102,9 +102,7 @@ def list_source(source: str) -> Listing:
         return _list_archive(place, info)
     if name.endswith((".csv", ".parquet")):
         return _list_table(place, info)
-    raise UserError(
-        f"{place} is neither a folder nor a .zip, .tar, .tar.gz, .csv or .parquet file"
-    )
+    raise UserError(f"{place} is neither a folder nor a .zip, .tar, .tar.gz, .csv or .parquet file")
 
 
 def _list_local(root: Location) -> Listing:

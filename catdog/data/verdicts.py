@@ -95,7 +95,8 @@ def account_of(verdicts: pa.Table, files: pa.Table, digests: PixelDigests) -> Ac
 def _array(column: pa.ChunkedArray) -> NDArray[Any]:
     if pa.types.is_integer(column.type) and column.null_count:
         column = column.fill_null(0)
-    return column.to_numpy()
+    array: NDArray[Any] = column.to_numpy()
+    return array
 
 
 def _reject_equal(account: Account, digests: PixelDigests) -> None:
