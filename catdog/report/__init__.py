@@ -23,6 +23,7 @@ def build(run_dirs: Sequence[Location], *, price_per_hour: float | None = None) 
         UserError: a location is not a run directory.
     """
     from catdog.report import contract, render, views
+    from catdog.report.card import card
     from catdog.report.load import load
     from catdog.report.results import assemble
     from catdog.report.verdict import judge
@@ -33,8 +34,8 @@ def build(run_dirs: Sequence[Location], *, price_per_hour: float | None = None) 
     home = run_dirs[0]
     for model in report.models:
         if model.run is report.first and model.test is not None:
-            card = render.markdown("card.md.j2", views.card(view, model))
-            (home / "models" / model.name / "MODEL_CARD.md").write_text(card)
+            text = render.markdown("card.md.j2", card(view, model))
+            (home / "models" / model.name / "MODEL_CARD.md").write_text(text)
     (home / "report.md").write_text(render.markdown("report.md.j2", view))
     page = home / "report.html"
     page.write_text(render.html(view))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from catdog.evaluation import metrics
 from catdog.report.load import Tree
 from catdog.report.results import ModelResult
 from catdog.report.slices import Dimension
-from catdog.report.svg import MARKERS, Plot, ticks
+from catdog.report.svg import MARKERS, Plot, Point, ticks
 from catdog.report.wording import percent, plural, title
 
 PHASE_NAMES = {"scratch": "from scratch", "probe": "probe", "finetune": "fine-tuning"}
@@ -44,10 +44,16 @@ def training_range(models: Sequence[ModelResult], keys: Sequence[str]) -> tuple[
 
 
 def training_curve(
-    model: ModelResult, what: str, y_range: tuple[float, float], restarts: Sequence[Tree]
+    model: ModelResult,
+    what: str,
+    y_range: tuple[float, float],
+    restarts: Sequence[Tree],
+    series: int,
 ) -> Markup:
-    """``what`` (``accuracy`` or ``loss``) over all epochs, phases as bands, best epoch and
-    restarts marked; training dashed, validation solid."""
+    """``what`` (``accuracy`` or ``loss``) over all epochs: training dashed, validation solid.
+
+    Phases are bands, the best epoch a ring, restarts dotted lines.
+    """
     rows = model.files.history
     plot = Plot((0.5, len(rows) + 0.5), y_range)
     low, high = y_range
@@ -61,7 +67,7 @@ def training_curve(
         epoch = _position(rows, event.get("phase"), event.get("epoch"))
         if epoch:
             plot.vertical(epoch, "restart")
-    for key, style in ((what, "train"), (f"val_{what}", "val")):
+    for key, style in ((what, "train"), (f"val_{what}", f"val s{series}")):
         points = [
             (float(i), min(high, max(low, _number(row.get(key))))) for i, row in enumerate(rows, 1)
         ]
@@ -110,53 +116,77 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, (int, float)) else math.nan
 
 
-def roc(models: Sequence[ModelResult], styles: dict[str, int]) -> Markup:
-    """ROC curves of all models in one square."""
-    plot = Plot((0, 1), (0, 1), height=330)
-    at = [0, 0.25, 0.5, 0.75, 1]
-    plot.y_axis("dogs found, %", at, _percent_tick)
+def roc(models: Sequence[ModelResult], styles: dict[str, int], corner: float = 1.0) -> Markup:
+    """ROC curves of all models; with a ``corner`` of 0.25 the upper left of the square, larger."""
+    plot = Plot((0, corner), (1 - corner, 1), height=330)
+    at = [corner * part / 5 for part in range(6)]
+    plot.y_axis("dogs found, %", [1 - value for value in at], _percent_tick)
     plot.x_axis("cats called dogs, %", at, _percent_tick)
-    plot.line([(0, 0), (1, 1)], "chance")
+    if corner == 1:
+        plot.line([(0, 0), (1, 1)], "chance")
     words = []
     for model in models:
         test, files = model.test, model.files.test
         if test is None or files is None or test.auc is None:
             continue
         false, true = metrics.roc_curve(files.labels, files.logits)
-        plot.line(list(zip(false, true, strict=True)), f"s{styles[model.key]}")
+        points = [(float(x), float(y)) for x, y in zip(false, true, strict=True)]
+        plot.line(_within(points, corner), f"s{styles[model.key]}")
         words.append(f"{title(model.name)} {test.auc:.3f}")
-    return plot.svg(f"ROC curves. Area under the curve: {', '.join(words)}.")
+    part = "ROC curves" if corner == 1 else "Upper left corner of the ROC curves"
+    return plot.svg(f"{part}. Area under the curve: {', '.join(words)}.")
+
+
+def _within(points: Sequence[Point], corner: float) -> list[Point]:
+    """The stretch of a rising curve that lies in the upper left corner, cut at its edges."""
+    if corner == 1:
+        return list(points)
+    cut: list[Point] = []
+    for (x0, y0), (x1, y1) in pairwise(points):
+        start = max(0.0, (1 - corner - y0) / (y1 - y0) if y1 > y0 else 0.0)
+        end = min(1.0, (corner - x0) / (x1 - x0) if x1 > x0 else 1.0)
+        if y1 >= 1 - corner and x0 <= corner and start <= end:
+            cut += [(x0 + s * (x1 - x0), y0 + s * (y1 - y0)) for s in (start, end)]
+    return cut
 
 
 def reliability(model: ModelResult) -> Markup:
-    """Share of dogs over the probability given, before and after temperature scaling."""
-    plot = Plot((0, 1), (0, 1), height=300)
+    """Share of dogs over the probability given, before and after temperature scaling.
+
+    A marker's size grows with the photos in its bin; the last series has Wilson's intervals, for a
+    bin of two photos is no evidence of anything.
+    """
+    plot = Plot((0, 1), (0, 1), height=330)
     at = [0, 0.25, 0.5, 0.75, 1]
     files, test = model.files.test, model.test
     if files is None or test is None:
         return Markup()
-    before = metrics.reliability(files.labels, files.logits)
-    for part in before:
-        plot.bar(part.low, part.high, 0.25 * part.n / max(b.n for b in before), "share")
     plot.y_axis("really dogs, %", at, _percent_tick)
     plot.x_axis("probability of dog given, %", at, _percent_tick)
     plot.line([(0, 0), (1, 1)], "chance")
-    series = [("before", before)]
+    series = {"before": metrics.reliability(files.labels, files.logits)}
     words = f"calibration error {percent(test.ece)} as trained"
     if model.calibration is not None:
         scaled = files.logits / model.calibration.temperature.value
-        series.append(("after", metrics.reliability(files.labels, scaled)))
+        series["after"] = metrics.reliability(files.labels, scaled)
         words += f", {percent(model.calibration.ece)} after temperature scaling"
-    for style, bins in series:
-        plot.line([(b.probability, b.dogs) for b in bins], style)
-        for b in bins:
-            hint = (
-                f"{plural(b.n, 'photo')}: {percent(b.dogs, 0)} dogs at {percent(b.probability, 0)}"
-            )
-            plot.mark(
-                b.probability, b.dogs, "circle" if style == "after" else "square", style, hint
-            )
+    whiskers = list(series)[-1]
+    for style, bins in series.items():
+        for part in bins:
+            if style == whiskers:
+                ends = metrics.wilson(round(part.dogs * part.n), part.n)
+                plot.interval(part.probability, ends.low, ends.high, style)
+            _bin_mark(plot, part, style, max(each.n for each in bins))
     return plot.svg(f"{title(model.name)}: reliability diagram, {words}.")
+
+
+def _bin_mark(plot: Plot, part: metrics.Bin, style: str, most: int) -> None:
+    hint = (
+        f"{plural(part.n, 'photo')} at {percent(part.probability, 0)}: {percent(part.dogs, 0)} dogs"
+    )
+    marker = "circle" if style == "after" else "square"
+    radius = 2.5 + 3 * math.sqrt(part.n / most)
+    plot.mark(part.probability, part.dogs, marker, style, hint, radius=radius)
 
 
 def slice_chart(dimension: Dimension, styles: dict[str, int]) -> Markup:
@@ -175,7 +205,7 @@ def slice_chart(dimension: Dimension, styles: dict[str, int]) -> Markup:
             shift, index = 13 * (place - middle), styles[key]
             plot.interval(i, cell.interval.low, cell.interval.high, f"s{index}", shift)
             hint = f"{title(key)}, {part.name}: {percent(cell.accuracy)} of {cell.n}"
-            plot.mark(i, cell.accuracy, MARKERS[index % 5], f"s{index}", hint, shift)
+            plot.mark(i, cell.accuracy, MARKERS[index % 5], f"s{index}", hint, shift=shift)
             words.append(hint)
     return plot.svg(f"Accuracy by {dimension.title}. {'; '.join(words)}.")
 
@@ -196,7 +226,8 @@ def sweep_chart(trials: Sequence[Tree]) -> Markup | None:
     y_range = min(values) - room, min(1.0, max(values) + room)
     plot = Plot((min(rates) / 1.5, max(rates) * 1.5), y_range, log_x=True)
     plot.y_axis("validation accuracy, %", ticks(*y_range, 4), _percent_tick)
-    plot.x_axis("learning rate", _log_ticks(min(rates) / 1.5, max(rates) * 1.5))
+    at = _log_ticks(min(rates) / 1.5, max(rates) * 1.5)
+    plot.x_axis("learning rate", at, _rate_tick)
     kinds = block_kinds(trials)
     for rate, value, trial in shown:
         blocks = str(trial["config"].get("unfrozen_blocks", ""))
@@ -204,6 +235,7 @@ def sweep_chart(trials: Sequence[Tree]) -> Markup | None:
         hint = f"trial {trial.get('id')}: {percent(value)} at {rate:.2g}, {blocks} blocks unfrozen"
         plot.mark(rate, value, MARKERS[index], f"s{index}", hint)
     best = max(shown, key=lambda s: s[1])
+    plot.mark(best[0], best[1], "circle", "ring", radius=8)
     words = f"best {percent(best[1])} at a learning rate of {best[0]:.2g}"
     return plot.svg(f"Trials of the sweep: {plural(len(shown), 'trial')}, {words}.")
 
@@ -211,6 +243,10 @@ def sweep_chart(trials: Sequence[Tree]) -> Markup | None:
 def block_kinds(trials: Sequence[Tree]) -> list[str]:
     """The numbers of unfrozen blocks that were tried, one marker each."""
     return sorted({str((trial.get("config") or {}).get("unfrozen_blocks", "")) for trial in trials})
+
+
+def _rate_tick(value: float) -> str:
+    return f"{value:.0e}".replace("e-0", "e-") if value < 1e-3 else f"{value:g}"
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

@@ -115,7 +115,7 @@ def load(root: Location) -> Run:
         root=root,
         config=redacted(config),
         record=redacted(_mapping(reader.json("run.json", {}))),
-        events=redacted(reader.read("events.jsonl", _json_lines, [])),
+        events=redacted(reader.read("events.jsonl", _json_lines, list[Tree]())),
         manifest=redacted(_mapping(reader.json("data/manifest.json", {}))),
         rejected=reader.table("data/rejected.parquet", {"uri": "", "reason": "unknown"}),
         photos=reader.table("data/photos.parquet", {"uri": ""}),
@@ -145,7 +145,7 @@ class _Reader:
             self.problems.append(f"{path} could not be read ({type(err).__name__}) and is left out")
             return missing
 
-    def json(self, path: str, missing: T) -> T:
+    def json(self, path: str, missing: Any) -> Any:
         return self.read(path, json.loads, missing)
 
     def table(self, path: str, columns: Mapping[str, Any]) -> pd.DataFrame:
@@ -179,6 +179,10 @@ def _mapping(value: Any) -> Tree:
     return value if isinstance(value, dict) else {}
 
 
+def _rows(value: Any) -> list[Tree]:
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
 def _model_names(root: Location, config: Tree) -> list[str]:
     """Models that were asked for, in order, then any other that left files."""
     asked = [str(name) for name in config.get("models") or []]
@@ -199,7 +203,7 @@ def _model(reader: _Reader, name: str) -> ModelFiles:
     return ModelFiles(
         name=name,
         facts=redacted(facts),
-        history=[row for row in reader.json(f"{base}/history.json", []) if isinstance(row, dict)],
+        history=_rows(reader.json(f"{base}/history.json", None)),
         val=_predictions(reader, table, "val", name),
         test=_predictions(reader, table, "test", name),
         overlays=_overlays(overlays),

@@ -12,7 +12,7 @@ import numpy as np
 from catdog.evaluation import metrics
 from catdog.report.load import Overlay
 from catdog.report.results import ModelResult, averaged, shared_photos
-from catdog.report.wording import file_name, percent, visible
+from catdog.report.wording import NBSP, file_name, percent, visible
 
 CLASSES = ("cat", "dog")
 #: Pictures above this are made smaller, so that no run can make the page heavy.
@@ -80,8 +80,8 @@ def missed_by_all(models: Sequence[ModelResult], most: int = 12) -> Gallery | No
         _photo(
             str(uris[i]),
             int(labels[i]),
-            f"all say {CLASSES[1 - int(labels[i])]}, "
-            f"{percent(_confidence(min(abs(each[i]) for each in logits)), 0)} sure or more",
+            f"all say {CLASSES[1 - int(labels[i])]}, the least sure "
+            f"{_sure(min(abs(float(each[i])) for each in logits))}",
             _thumbnails(models),
         )
         for i in ranked[:most]
@@ -104,16 +104,16 @@ def most_uncertain(models: Sequence[ModelResult], most: int = 8) -> Gallery:
 
 
 def answer(logit: float) -> str:
-    """``dog, 87 % sure``."""
-    confidence = _confidence(abs(logit))
-    sure = (
-        "over 99.9 %" if confidence > 0.9995 else percent(confidence, 1 if confidence > 0.99 else 0)
-    )
-    return f"{CLASSES[int(logit > 0)]}, {sure} sure"
+    """``says dog, 87 % sure``."""
+    return f"says {CLASSES[int(logit > 0)]}, {_sure(abs(logit))} sure"
 
 
-def _confidence(distance: float) -> float:
-    return float(metrics.probabilities(distance))
+def _sure(distance: float) -> str:
+    """A logit's distance from 0 as confidence; never ``100 %``, which no model can know."""
+    confidence = float(metrics.probabilities(distance))
+    if confidence > 0.9995:
+        return f"over 99.9{NBSP}%"
+    return percent(confidence, 1 if confidence > 0.99 else 0)
 
 
 def _thumbnails(models: Sequence[ModelResult]) -> dict[str, bytes]:

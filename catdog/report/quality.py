@@ -88,9 +88,10 @@ def inspect(run: Run) -> Quality:
 
 def _rejected(table: pd.DataFrame) -> tuple[list[Rejected], list[Rejected]]:
     """Rejected files with and without pixels, one of each reason in turn so that all are seen."""
-    turn = table.groupby("reason").cumcount() if len(table) else []
+    turn = table.groupby("reason").cumcount()
     rows = table.assign(turn=turn).sort_values(["turn", "reason"], kind="stable")
-    pictures, others = [], []
+    pictures: list[Rejected] = []
+    others: list[Rejected] = []
     for row in rows.to_dict("records"):
         thumbnail = row.get("thumbnail")
         # Beyond what is shown no picture needs encoding.

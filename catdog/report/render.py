@@ -11,8 +11,8 @@ import jinja2
 from catdog import __version__
 from catdog.evaluation.metrics import CALIBRATION_BINS
 from catdog.report import wording
+from catdog.report.facts import FILTERS
 from catdog.report.svg import trusted
-from catdog.report.views import FILTERS
 
 _WORDING = (
     "decimal",

@@ -114,8 +114,7 @@ class Report:
     @property
     def evaluated(self) -> list[ModelResult]:
         """Models with test results, best accuracy first; equal ones by their loss."""
-        ready = [model for model in self.models if model.test]
-        return sorted(ready, key=lambda m: (-m.test.accuracy, m.test.loss) if m.test else (0, 0))
+        return _ranked(self.models)
 
     @property
     def best(self) -> ModelResult | None:
@@ -148,7 +147,7 @@ def assemble(runs: Sequence[Run], price_per_hour: float | None = None) -> Report
         runs=tuple(runs),
         models=models,
         ensembles=tuple(ensemble for run in runs for ensemble in _ensembles(run)),
-        pairs=_pairs(models),
+        pairs=_pairs(_ranked(models)),
         price_per_hour=price_per_hour,
     )
 
@@ -236,15 +235,23 @@ def seed_accuracies(files: ModelFiles) -> dict[int, float]:
     }
 
 
+def _ranked(models: Sequence[ModelResult]) -> list[ModelResult]:
+    def rank(model: ModelResult) -> tuple[float, float]:
+        assert model.test is not None
+        return -model.test.accuracy, model.test.loss
+
+    return sorted((model for model in models if model.test), key=rank)
+
+
 def _over_seeds(files: ModelFiles) -> Spread | None:
     accuracies = list(seed_accuracies(files).values())
     return metrics.spread(accuracies) if len(accuracies) > 1 else None
 
 
 def _pairs(models: Sequence[ModelResult]) -> tuple[Pair, ...]:
-    """Each model with each other; the later first, as the backbones come after the base CNN."""
+    """Each model with each other, the more accurate one first."""
     found = []
-    for b, a in combinations(models, 2):
+    for a, b in combinations(models, 2):
         if a.files.test is None or b.files.test is None:
             continue
         joined = _aligned([a.files.test, b.files.test])

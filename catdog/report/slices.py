@@ -68,13 +68,14 @@ def dimensions(photos: pd.DataFrame, models: Sequence[ModelResult]) -> list[Dime
         )
         found.append(_aspect(table["width"] / table["height"], judged))
     if "brightness" in table:
+        grey = table["brightness"].astype(float)
+        # Some inspections write 0..1 and some 0..255; people read per cent of white either way.
+        grey = grey * (100 if grey.max() <= 1 else 100 / 255)
         names = ("dark", "middle", "bright")
-        found.append(
-            _thirds("brightness", "mean grey level, 0 to 255", names, table["brightness"], judged)
-        )
+        found.append(_thirds("brightness", "mean brightness, % of white", names, grey, judged))
     if "sharpness" in table:
         names = ("blurred", "middle", "sharp")
-        unit = "variance of the Laplacian"
+        unit = "strength of edges (Laplacian)"
         found.append(_thirds("sharpness", unit, names, table["sharpness"], judged))
     return [dimension for dimension in found if dimension.bins or dimension.same]
 

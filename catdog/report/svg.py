@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 #: Drawing units; charts are shown at about this many CSS pixels, so text keeps its size.
 WIDTH, HEIGHT = 360, 236
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 14, 40
+LEFT, RIGHT, TOP, BOTTOM = 50, 12, 14, 40
 #: Marker of a series beside its colour, for who cannot tell the colours apart.
 MARKERS = ("circle", "square", "triangle", "diamond", "cross")
 
@@ -122,23 +122,24 @@ class Plot:
         )
         self.text((left + right) / 2, TOP - 3, label, "middle", "phase-name")
 
-    def bar(self, x0: float, x1: float, height: float, style: str) -> None:
-        """A bar from the x-axis up to ``height`` (data units of y)."""
-        left, right, top = self.x(x0) + 0.5, self.x(x1) - 0.5, self.y(height)
-        self.parts.append(
-            f'<rect class="{style}" x="{left:.1f}" y="{top}" width="{max(right - left, 0.5):.1f}" '
-            f'height="{self.height - BOTTOM - top:.1f}"/>'
-        )
-
     def interval(self, x: float, low: float, high: float, style: str, shift: float = 0) -> None:
         """A vertical interval at ``x``, moved by ``shift`` drawing units."""
         at = round(self.x(x) + shift, 1)
         self.parts.append(f'<path class="whisker {style}" d="M{at} {self.y(low)}V{self.y(high)}"/>')
 
     def mark(
-        self, x: float, y: float, marker: str, style: str, hint: str = "", shift: float = 0
+        self,
+        x: float,
+        y: float,
+        marker: str,
+        style: str,
+        hint: str = "",
+        *,
+        shift: float = 0,
+        radius: float = 4,
     ) -> None:
-        shape = marker_shape(marker, round(self.x(x) + shift, 1), self.y(y))
+        """A marker with a hint for the mouse; ``shift`` and ``radius`` in drawing units."""
+        shape = marker_shape(marker, round(self.x(x) + shift, 1), self.y(y), round(radius, 1))
         title = f"<title>{escape(hint)}</title>" if hint else ""
         self.parts.append(f'<path class="mark {style}" d="{shape}">{title}</path>')
 

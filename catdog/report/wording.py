@@ -97,9 +97,10 @@ def percent_range(interval: Any, digits: int = 1) -> str:
 
 
 def number_range(interval: Any, digits: int = 3) -> str:
+    """``(0.115, 0.371)`` → ``0.115–0.371``; for numbers that are not negative."""
     if interval is None:
         return MISSING
-    return f"{decimal(interval[0], digits)} to {decimal(interval[1], digits)}"
+    return f"{decimal(interval[0], digits)}{DASH}{decimal(interval[1], digits)}"
 
 
 def points(difference: float, *, sign: bool = False) -> str:
@@ -125,10 +126,10 @@ def signed(value: float, digits: int = 1) -> str:
 def p_value(p: float) -> str:
     """``p = 0.012``, ``p < 0.001``."""
     if p < 0.001:
-        return "p < 0.001"
+        return f"p{NBSP}<{NBSP}0.001"
     if p > 0.995:
-        return "p = 1"
-    return f"p = {p:.3f}" if p < 0.0995 else f"p = {p:.2f}"
+        return f"p{NBSP}={NBSP}1"
+    return f"p{NBSP}={NBSP}{p:.3f}" if p < 0.0995 else f"p{NBSP}={NBSP}{p:.2f}"
 
 
 def count(value: float | None) -> str:

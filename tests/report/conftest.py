@@ -102,7 +102,7 @@ def make_run(
     tta: bool = True,
     seeds: Sequence[int] = (),
     hostile: bool = False,
-    pictures: int = 60,
+    pictures: int = 80,
     seed: int = 7,
 ) -> MadeRun:
     """Write a finished run with ``n_test`` test photos into ``path``."""
@@ -121,11 +121,11 @@ def make_run(
     _write_data(path, photos, rng, sample)
     judged = photos[photos["split"].isin(["val", "test"])].reset_index(drop=True)
     shared = rng.normal(0, 1.0, len(judged)) + np.where(rng.random(len(judged)) < 0.02, -6, 0)
-    drawn = {uri: face(label, rng) for uri, label in _some(judged, pictures)}
-    predictions = {}
-    for model in models:
-        table = _predict(judged, shared, (skill or SKILL)[model], rng, tta)
-        predictions[model] = table
+    predictions = {
+        model: _predict(judged, shared, (skill or SKILL)[model], rng, tta) for model in models
+    }
+    drawn = {uri: face(label, rng) for uri, label in _noteworthy(predictions, pictures)}
+    for model, table in predictions.items():
         _write_model(path, model, table, weights if model != "base_cnn" else "none", rng, drawn)
         for other in seeds:
             again = _predict(judged, shared, (skill or SKILL)[model], rng, tta)
@@ -172,9 +172,20 @@ def _photos(rng: np.random.Generator, n_test: int, hostile: bool) -> pd.DataFram
     )
 
 
-def _some(judged: pd.DataFrame, pictures: int) -> list[tuple[str, int]]:
-    rows = judged[judged["split"] == "test"]
-    return list(zip(rows["uri"].tail(pictures), rows["label"].tail(pictures), strict=True))
+def _noteworthy(predictions: dict[str, pd.DataFrame], most: int) -> list[tuple[str, int]]:
+    """Test photos that the job keeps a thumbnail of: the surest mistakes and the least sure."""
+    found: dict[str, int] = {}
+    for table in predictions.values():
+        test = table[table["split"] == "test"]
+        margin = np.where(test["label"] == 1, test["logit"], -test["logit"])
+        order = np.concatenate([np.argsort(margin)[:14], np.argsort(np.abs(margin))[:8]])
+        picked = test.iloc[order]
+        found |= dict(zip(picked["uri"], picked["label"], strict=True))
+    mean = sum(table["logit"] for table in predictions.values())
+    first = next(iter(predictions.values()))
+    picked = first[first["split"] == "test"].assign(size=np.abs(mean)).nsmallest(12, "size")
+    found |= dict(zip(picked["uri"], picked["label"], strict=True))
+    return list(found.items())[:most]
 
 
 def _predict(

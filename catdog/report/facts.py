@@ -1,0 +1,168 @@
+"""Facts of a run's files in words: settings, machines, durations, what a code means."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import yaml
+
+from catdog.report.load import Run, Tree
+from catdog.report.results import ModelResult
+from catdog.report.wording import (
+    MISSING,
+    count,
+    decimal,
+    duration,
+    megabytes,
+    percent,
+    plural,
+    significant,
+    title,
+    visible,
+)
+
+#: What the codes in the run's files mean, for people.
+CODES = {
+    "unreadable": "could not be read",
+    "empty": "empty file",
+    "not_an_image": "not an image",
+    "too_many_pixels": "too many pixels",
+    "truncated": "cut off",
+    "corrupt": "damaged",
+    "too_small": "too small",
+    "no_content": "one flat colour",
+    "no_label": "neither cat nor dog in its name",
+    "label_conflict": "same picture with both labels",
+    "duplicate": "same picture twice",
+    "learning_rate": "Learning rate",
+    "unfrozen_blocks": "Unfrozen blocks",
+    "weight_decay": "Weight decay",
+    "dropout": "Dropout",
+}
+
+
+def code(value: Any) -> str:
+    """A reason, flag, setting or status as words."""
+    if value is None:
+        return MISSING
+    text = str(value)
+    return CODES.get(text) or visible(text.replace("_", " "))
+
+
+def setting(value: Any) -> str:
+    """A hyperparameter's value: ``0.000213`` for a float, the rest as it is."""
+    if value is None:
+        return MISSING
+    if isinstance(value, float):
+        return f"{value:.2e}".replace("e-0", "e-") if 0 < abs(value) < 1e-3 else f"{value:.3g}"
+    return visible(str(value))
+
+
+def weights_words(model: ModelResult) -> str:
+    if model.name == "base_cnn":
+        return "trained from scratch"
+    if model.weights is None:
+        return ""
+    known = {"none": "random weights", "imagenet": "ImageNet weights"}
+    return known.get(model.weights, f"weights: {visible(model.weights.rpartition('/')[2])}")
+
+
+def sweep_words(run: Run, sweep: Tree, trials: list[Tree]) -> str:
+    spent = sum(trial.get("seconds") or 0 for trial in trials)
+    wall, whole = sweep.get("seconds"), run.record.get("seconds")
+    words = f"{plural(len(trials), 'trial')}"
+    epochs = sum(trial.get("epochs") or 0 for trial in trials)
+    words += f", {plural(epochs, 'epoch')}, {duration(spent)} of trial time"
+    if wall:
+        words += f" in {duration(wall)}"
+        if whole and whole >= wall:
+            words += f" ({percent(wall / whole, 0)} of the run)"
+    best = sweep.get("best") or {}
+    if best.get("val_accuracy") is not None:
+        words += f". The best reached {percent(best['val_accuracy'])} on validation"
+    return words + "."
+
+
+def repeat_rows(run: Run) -> list[tuple[str, str]]:
+    """Everything needed to do it again, in words; what is not known is left out."""
+    record, manifest = run.record, run.manifest
+    hardware = record.get("hardware") or {}
+    memory = hardware.get("memory_bytes")
+    gpus = hardware.get("gpus") or []
+    sessions = record.get("sessions") or []
+    machine = [
+        str(hardware.get("cpu") or ""),
+        plural(hardware["cpus"], "core") if hardware.get("cpus") else "",
+        f"{megabytes(memory)} memory" if memory else "",
+        f"GPU: {', '.join(map(str, gpus))}" if gpus else "no GPU" if hardware else "",
+        plural(hardware["nodes"], "node") if hardware.get("nodes") else "",
+    ]
+    versions = record.get("versions") or {}
+    restarts = len(run.events_of("restart"))
+    lost = record.get("lost_seconds")
+    rows = {
+        "State": str(record.get("status") or ""),
+        "Began": _moment(record.get("started_at")),
+        "Took": _took(record.get("seconds"), sessions),
+        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "Hardware": ", ".join(part for part in machine if part),
+        "Precision": str(record.get("precision") or ""),
+        "Seeds": ", ".join(map(str, record.get("seeds") or [])),
+        "Settings": f"hash {record['identity']}" if record.get("identity") else "",
+        "Data": _data_words(manifest),
+        "Git commit": str(record.get("git_commit") or ""),
+        "Restarts": f"{plural(restarts, 'restart')}"
+        + (f", {duration(lost)} lost" if lost else "")
+        + (", continued after an interruption" if record.get("resumed") else ""),
+    }
+    return [(term, visible(words)) for term, words in rows.items() if words]
+
+
+def _moment(stamp: object) -> str:
+    """``2026-11-21T09:12:00+00:00`` → ``2026-11-21 09:12 UTC``; anything else stays as it is."""
+    text = str(stamp or "")
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except ValueError:
+        return text
+
+
+def _took(seconds: float | None, sessions: list[Any]) -> str:
+    if seconds is None:
+        return ""
+    return duration(seconds) + (f" in {len(sessions)} sessions" if len(sessions) > 1 else "")
+
+
+def _data_words(manifest: Tree) -> str:
+    if not manifest:
+        return ""
+    words = str(manifest.get("source") or "")
+    if manifest.get("fingerprint"):
+        words += f", fingerprint {manifest['fingerprint']}"
+    if manifest.get("seconds"):
+        words += f", prepared in {duration(manifest['seconds'])}"
+    if manifest.get("images_per_second"):
+        words += f" ({significant(manifest['images_per_second'])} images/s)"
+    return words.removeprefix(", ")
+
+
+def money(value: float | None) -> str:
+    """An amount without its currency, which we do not know: at least cents, small ones finer."""
+    if value is None:
+        return MISSING
+    return decimal(value, 2) if value >= 1 or value == 0 else significant(value, 2)
+
+
+def as_yaml(tree: Tree) -> str:
+    return str(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+
+
+FILTERS = {
+    "count": count,
+    "money": money,
+    "reason": code,
+    "setting": setting,
+    "title": title,
+    "yaml": as_yaml,
+}
