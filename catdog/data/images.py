@@ -52,13 +52,13 @@ FLAT_LEVELS = 4
 #: coefficients). The bound does not depend on the size asked for, so neither does the hash.
 SCALED_DECODE_SIDE = 1024
 #: Side of the picture from which hash, brightness and sharpness are measured.
-ANALYSIS_SIDE = 128
+ANALYSIS_SIDE = 64
 
 # Named as in CleanVision (dark, light, blurry, odd aspect ratio); its measures, our thresholds on
-# grey values 0..1 of 32 × 32 cells and on the Laplacian's standard deviation at 128 pixels.
+# grey values 0..1 of 32 × 32 cells and on the Laplacian's standard deviation at 64 pixels.
 DARK_P99 = 0.32
 BRIGHT_P05 = 0.80
-BLURRY_BELOW = 6.0
+BLURRY_BELOW = 16.0
 ODD_ASPECT_BELOW = 0.35
 
 _PILLOW_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
@@ -78,7 +78,7 @@ class Photo:
 
     ``pixels`` are uint8 RGB of shape (size, size, 3); ``width`` and ``height`` those of the upright
     original; ``hash`` the 64-bit perceptual hash; ``brightness`` the mean grey 0..1; ``sharpness``
-    the standard deviation of the Laplacian at 128 pixels, in grey levels.
+    the standard deviation of the Laplacian at 64 pixels, in grey levels.
     """
 
     pixels: Pixels
@@ -131,21 +131,24 @@ def inspect(
     pixels, width, height, note = decoded
     if min(width, height) < MIN_SIDE:
         return Rejected("too_small", f"{width} × {height}")
-    grey = cv2.cvtColor(shrink(pixels, ANALYSIS_SIDE, sharpest=4.0), cv2.COLOR_RGB2GRAY)
+    grey = _analysed(pixels)
     low, high, _, _ = cv2.minMaxLoc(grey)
     if high - low <= FLAT_LEVELS and _spread(pixels) <= FLAT_LEVELS:
         return Rejected("no_content", "one flat colour")
-    cells = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA)
-    _, deviation = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
-    brightness, sharpness = float(cells.mean()) / 255, float(deviation[0, 0])
+    cells = _cv(cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA))
+    # The mean of a Laplacian is next to nothing, so its norm is its standard deviation: in a
+    # fifteenth of meanStdDev's time.
+    sharpness = cv2.norm(cv2.Laplacian(grey, cv2.CV_16S)) / ANALYSIS_SIDE
+    waves = cv2.dct(cells.astype(np.float32))[:8, :8].ravel()
+    brightness = float(waves[0]) / (32 * 255)
     return Photo(
         pixels=shrink(pixels, size, out=out),
         width=width,
         height=height,
-        hash=_hash_of(cells),
+        hash=_hash_of(waves),
         brightness=brightness,
         sharpness=sharpness,
-        flags=_flags(cells, sharpness, width, height),
+        flags=_flags(cells, brightness, sharpness, width, height),
         note=note,
     )
 
@@ -169,25 +172,35 @@ def perceptual_hash(pixels: Pixels) -> int:
     """The 64-bit pHash of RGB pixels, laid out like ``imagehash.phash``: near it, not equal.
 
     imagehash starts from Pillow's Lanczos filter (2 ms a photo); here cells are averaged
-    (0.15 ms). The two differ in 0.6 of 64 bits on average.
+    (0.05 ms). The two differ in 1.3 of 64 bits on average.
     """
-    grey = cv2.cvtColor(shrink(pixels, ANALYSIS_SIDE, sharpest=4.0), cv2.COLOR_RGB2GRAY)
-    return _hash_of(_cv(cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA)))
+    cells = cv2.resize(_analysed(pixels), (32, 32), interpolation=cv2.INTER_AREA)
+    return _hash_of(cv2.dct(cells.astype(np.float32))[:8, :8].ravel())
 
 
-def _hash_of(cells: Pixels) -> int:
-    low = cv2.dct(cells.astype(np.float32))[:8, :8].ravel()
-    middle = np.partition(low, (31, 32))
-    bits = low > (middle[31] + middle[32]) / 2
+def _analysed(pixels: Pixels) -> Pixels:
+    """Grey, (:data:`ANALYSIS_SIDE`, :data:`ANALYSIS_SIDE`).
+
+    Sampled rather than averaged: fine detail shows as a large Laplacian, and its absence as blur.
+    """
+    small = shrink(pixels, ANALYSIS_SIDE, sharpest=8.0)
+    return _cv(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
+
+
+def _hash_of(waves: NDArray[np.float32]) -> int:
+    middle = np.partition(waves, (31, 32))
+    bits = waves > (middle[31] + middle[32]) / 2
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def _flags(cells: Pixels, sharpness: float, width: int, height: int) -> tuple[str, ...]:
-    ranked = np.partition(cells.ravel(), (51, 1013))  # 5th and 99th of 100 parts of 1024 cells
+def _flags(
+    cells: Pixels, brightness: float, sharpness: float, width: int, height: int
+) -> tuple[str, ...]:
     found = []
-    if ranked[1013] < DARK_P99 * 255:
+    # Ranking the cells costs more than the hash, and a mean in between rules both out.
+    if brightness < DARK_P99 and np.percentile(cells, 99) < DARK_P99 * 255:
         found.append("dark")
-    if ranked[51] > BRIGHT_P05 * 255:
+    if brightness > 0.95 * BRIGHT_P05 and np.percentile(cells, 5) > BRIGHT_P05 * 255:
         found.append("bright")
     if sharpness < BLURRY_BELOW:
         found.append("blurry")

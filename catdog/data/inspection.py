@@ -31,7 +31,7 @@ VERDICTS = pa.schema(
         ("detail", pa.string()),
         ("size", pa.int64()),
         ("thumbnail", pa.binary()),
-        ("digest", pa.binary(16)),  # of the file's bytes
+        ("digest", pa.binary(32)),  # of the file's bytes
         ("hash", pa.uint64()),
         ("width", pa.int32()),
         ("height", pa.int32()),
@@ -173,12 +173,11 @@ def _kept(
     entry: dict[str, Any], data: Any, photo: Photo, plan: Plan, shards: list[_SplitShard]
 ) -> dict[str, Any]:
     """Place the pixels, which lie in the slot of the first shard, in the shard of their split."""
-    hashes = np.array([photo.hash], np.uint64)
-    split = int(split_of(hashes, plan.val_fraction, plan.test_fraction)[0])
+    split = split_of(photo.hash, plan.val_fraction, plan.test_fraction)
     if split:
         shards[split].slot[...] = photo.pixels
     return {
-        "digest": hashlib.blake2b(data, digest_size=16).digest(),
+        "digest": hashlib.sha256(data).digest(),
         "hash": photo.hash,
         "width": photo.width,
         "height": photo.height,
