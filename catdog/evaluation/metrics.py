@@ -409,7 +409,7 @@ def _bound(excess: Callable[[float], float], estimate: float, end: float) -> flo
     ``excess`` is below 0 inside the interval. It can be exactly 0 at an estimate on the edge of the
     scale, so the search begins a hair beside it.
     """
-    inside = estimate + math.copysign(1e-9, end - estimate)
+    inside = estimate + 1e-9 * (end - estimate)
     if excess(end) <= 0:
         return end
     return float(optimize.brentq(excess, inside, end, xtol=1e-12))

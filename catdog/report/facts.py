@@ -112,9 +112,11 @@ def repeat_rows(run: Run) -> list[tuple[str, str]]:
         "Settings": f"hash {record['identity']}" if record.get("identity") else "",
         "Data": _data_words(manifest),
         "Git commit": str(record.get("git_commit") or ""),
-        "Restarts": f"{plural(restarts, 'restart')}"
+        "Restarts": f"{plural(restarts, 'restart') if restarts else 'none'}"
         + (f", {duration(lost)} lost" if lost else "")
-        + (", continued after an interruption" if record.get("resumed") else ""),
+        + (", continued after an interruption" if record.get("resumed") else "")
+        if record
+        else "",
     }
     return [(term, visible(words)) for term, words in rows.items() if words]
 

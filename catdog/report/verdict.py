@@ -94,10 +94,10 @@ def _against(
         f"{name} cannot be told apart from {_names([model for model, _ in level], report)} on "
         f"{plural(pair.result.n, 'test photo')}."
     )
-    support = (
-        f"; {name_of(close, report)} is {_points_with_interval(pair, best)} behind, "
-        f"McNemar {p_value(pair.result.mcnemar_p)}."
-    )
+    behind = f"is {_points_with_interval(pair, best)} behind"
+    if pair.gain(best) == 0:
+        behind = f"gets as many (difference {_points_with_interval(pair, best)})"
+    support = f"; {name_of(close, report)} {behind}, McNemar {p_value(pair.result.mcnemar_p)}."
     if pair.result.mcnemar_p < 0.05:
         support += f" Corrected for {len(report.pairs)} comparisons that is {p_value(pair.p_holm)}."
     if beaten:
@@ -121,25 +121,26 @@ def _points_with_interval(pair: Pair, model: ModelResult) -> str:
 
 
 def _transfer(report: Report) -> str:
-    """What the best pretrained backbone gained over the base CNN of the first run, and its time."""
-    base = next((m for m in report.models if m.name == "base_cnn" and m.test), None)
+    """What the best pretrained backbone gained over the base CNN, its own run's, and its time."""
+    bases = [m for m in report.evaluated if m.name == "base_cnn"]
     backbones = [m for m in report.evaluated if m.name != "base_cnn"]
     pretrained = [m for m in backbones if m.pretrained]
     if not pretrained:
         if backbones:
             return "No model here began with pretrained weights: this says nothing about transfer."
         return ""
-    if base is None:
+    if not bases:
         return "What transfer bought is unknown, for the base CNN has no result to compare with."
     best = pretrained[0]
+    base = next((m for m in bases if m.run is best.run), bases[0])
     pair = report.pair(best, base)
     if pair is None:
         return ""
     gain = _points_with_interval(pair, best)
-    verdict = f"Transfer ({name_of(best, report)}) bought {gain} over the base CNN"
+    verdict = f"Transfer with {name_of(best, report)} bought {gain} over the base CNN"
     if not pair.told_apart:
         verdict = (
-            f"Transfer ({name_of(best, report)}) bought nothing that can be told apart: "
+            f"Transfer with {name_of(best, report)} bought nothing that can be told apart: "
             f"{gain} against the base CNN"
         )
     elif pair.gain(best) < 0:
@@ -189,7 +190,8 @@ def _of_run(run: Run) -> list[str]:
         )
     status = run.record.get("status")
     if status != "finished":
-        cause = f": {visible(str(run.record['error']))}" if run.record.get("error") else ""
+        error = str(run.record.get("error") or "").strip()
+        cause = f": {visible(error.splitlines()[0])}" if error else ""
         state = "failed" if status == "failed" else "is not finished"
         found.append(f"This run {state}{cause}. The report shows what there is.")
     missing = [title(files.name) for files in run.models if files.test is None]

@@ -34,7 +34,7 @@ def context(report: Report, verdict: Verdict) -> dict[str, Any]:
         "verdict": verdict,
         "ordered": ordered,
         "ready_n": ready[0].test.n if ready and ready[0].test else 0,
-        "same_photos": len({model.test.n for model in ready if model.test}) == 1,
+        "same_photos": len({model.test.n for model in ready if model.test}) <= 1,
         "several": len(report.runs) > 1,
         "name": lambda model: name_of(model, report),
         "swatch": lambda model: swatch(styles[model.key]),
@@ -45,9 +45,7 @@ def context(report: Report, verdict: Verdict) -> dict[str, Any]:
         "any_seed_pairs": any(pair.over_seeds for pair in report.pairs),
         "training": training,
         "any_restarts": any(run.events_of("restart") for run in report.runs),
-        "roc": [charts.roc(ready, styles), charts.roc(ready, styles, 0.25)]
-        if any(m.test and m.test.auc for m in ready)
-        else [],
+        "roc": _roc(ready, styles),
         "reliability": [(model, charts.reliability(model)) for model in ready],
         "missed": missed_by_all(ready),
         "mistakes": [(model, confident_mistakes(model)) for model in ready],
@@ -116,6 +114,20 @@ def _strips(report: Report, styles: Mapping[str, int]) -> dict[str, Any]:
         return strip(ends.low, pair.result.difference, ends.high, span, "plain", zero=True)
 
     return {"accuracy_strip": of_model, "plain_strip": plain, "pair_strip": of_pair}
+
+
+def _roc(models: list[ModelResult], styles: dict[str, int]) -> list[tuple[Markup, str]]:
+    """The curves, and where they crowd into the corner that corner, with a caption each."""
+    areas = [model.test.auc for model in models if model.test and model.test.auc is not None]
+    if not areas:
+        return []
+    found = [(charts.roc(models, styles), "Dogs found against cats called dogs, every threshold.")]
+    if max(areas) > 0.9:
+        part = 0.25 if max(areas) < 0.985 else 0.1
+        times = {0.25: "four", 0.1: "ten"}[part]
+        caption = f"The upper left corner, {times} times larger."
+        found.append((charts.roc(models, styles, part), caption))
+    return found
 
 
 def _training(

@@ -22,6 +22,8 @@ MISSING = "\N{EM DASH}"
 _USER_INFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/@\s'\"]*@", re.IGNORECASE)
 _QUERY = re.compile(r"(\b(?:s3|gs|gcs|abfs|https?)://[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
 
+_LINE_START = re.compile(r"\s*(>|[#+=-]+(\s|$))")
+
 
 def title(model: str) -> str:
     """``inception_v3+tta`` → ``InceptionV3, with mirror image``."""
@@ -65,9 +67,12 @@ def file_name(uri: str, longest: int = 60) -> str:
 
 def markdown(text: str) -> str:
     """``text`` as plain words inside Markdown, in tables too: nothing in it is markup."""
-    plain = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    plain = visible(text).replace("&", "&amp;")
+    plain = re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", plain)
     plain = re.sub(r"([\\`*_{}\[\]|~$])", r"\\\1", plain)
-    plain = re.sub(r"^(\s*)([#+=-]|\d+(?=[.)]))", r"\1\\\2", plain)
+    # What only means something at the beginning of a line: headings, lists, quotes, rules.
+    plain = re.sub(r"^(\s*)([#+=>-])", r"\1\\\2", plain) if _LINE_START.match(plain) else plain
+    plain = re.sub(r"^(\s*\d+)([.)])(?=\s|$)", r"\1\\\2", plain)
     # GitHub makes links of bare addresses and mentions; a word joiner inside stops it.
     return re.sub(r"(://|www\.|@)", lambda found: f"{found[0][0]}\u2060{found[0][1:]}", plain)
 
