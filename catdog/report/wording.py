@@ -19,7 +19,10 @@ NBSP = "\N{NO-BREAK SPACE}"
 DASH = "\N{EN DASH}"
 MISSING = "\N{EM DASH}"
 
-_USER_INFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/@\s'\"]*@", re.IGNORECASE)
+# A secret key may hold a slash that nobody encoded; a colon before a port does not begin a secret.
+_USER_INFO = re.compile(
+    r"(\b[a-z][a-z0-9+.-]*://)(?:[^/@\s'\"]*|[^/@\s'\":]+:(?!\d+/)[^@\s'\"]*)@", re.IGNORECASE
+)
 _QUERY = re.compile(r"(\b(?:s3|gs|gcs|abfs|https?)://[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
 
 _LINE_START = re.compile(r"\s*(>|[#+=-]+(\s|$))")

@@ -251,7 +251,7 @@ def test_comparison_counts_the_photos_that_one_alone_gets_right() -> None:
     assert found.difference == pytest.approx(accuracy[0] - accuracy[1])
 
 
-@steady
+@settings(steady, max_examples=15)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_agrees_with_statsmodels(p_values: list[float]) -> None:
     assert metrics.holm(p_values) == pytest.approx(
