@@ -178,7 +178,7 @@ def jpeg_trailing_bytes(data: bytes, header: JpegHeader) -> int:
 
 def structure(data: bytes, name: Format) -> Damage | None:
     """What is wrong with the file's own framing, or ``None``: for the formats but JPEG."""
-    checks = {"png": _png, "gif": _gif, "webp": _webp, "bmp": _bmp}
+    checks = {"png": _png, "gif": _gif, "webp": _webp, "bmp": _bmp, "tiff": _tiff}
     return checks[name](data) if name in checks else None
 
 
@@ -242,4 +242,43 @@ def _bmp(data: bytes) -> Damage | None:
         start = int.from_bytes(data[10:14], "little")
         if start + (abs(width) * depth + 31) // 32 * 4 * abs(height) > len(data):
             return ("truncated", "shorter than its header says")
+    return None
+
+
+_TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
+
+
+def _tiff(data: bytes) -> Damage | None:
+    """The first directory, its values and the strips or tiles it names lie within the file."""
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+    if data[2:4] in (b"+\0", b"\0+"):
+        return None  # BigTIFF: left to the decoder
+    directory = int.from_bytes(data[4:8], order)
+    if len(data) < 8 or directory + 2 > len(data):
+        return ("truncated", "ends before its directory")
+    count = int.from_bytes(data[directory : directory + 2], order)
+    if directory + 2 + 12 * count > len(data):
+        return ("truncated", "ends within its directory")
+    lists: dict[int, list[int]] = {}
+    for at in range(directory + 2, directory + 2 + 12 * count, 12):
+        tag, kind = (int.from_bytes(data[at + i : at + i + 2], order) for i in (0, 2))
+        number = int.from_bytes(data[at + 4 : at + 8], order)
+        width = _TIFF_SIZES.get(kind, 1)
+        start = at + 8 if width * number <= 4 else int.from_bytes(data[at + 8 : at + 12], order)
+        if tag == 278 and number == 1 and kind == 4 and data[at + 8 : at + 12] == b"\xff" * 4:
+            continue  # all rows in one strip
+        if start + width * number > len(data):
+            return ("truncated", f"ends before the values of tag {tag}")
+        if tag in (257, 273, 278, 279, 324, 325):
+            lists[tag] = [
+                int.from_bytes(data[start + i * width : start + (i + 1) * width], order)
+                for i in range(number)
+            ]
+    height, rows = (lists.get(tag, [0])[:1] or [0] for tag in (257, 278))
+    if rows[0] and 273 in lists and len(lists[273]) * rows[0] < height[0]:
+        return ("truncated", "fewer strips than rows")
+    for starts, sizes in ((273, 279), (324, 325)):
+        for a, b in zip(lists.get(starts, ()), lists.get(sizes, ()), strict=False):
+            if a + b > len(data):
+                return ("truncated", "ends within the pixels")
     return None
