@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal
 
 import jinja2
 
@@ -32,7 +33,7 @@ _WORDING = (
 
 def html(view: dict[str, Any]) -> str:
     """The whole page. It asks the network for nothing and may run no script but its own."""
-    environment = _environment(autoescape=True)
+    environment = _environment("html")
     style = _source(environment, "style.css")
     script = _source(environment, "sort.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -47,16 +48,17 @@ def html(view: dict[str, Any]) -> str:
 
 def markdown(template: str, view: dict[str, Any]) -> str:
     """A Markdown page in which every value is plain words, whatever it holds."""
-    environment = _environment(autoescape=False)
-    environment.finalize = wording.markdown_value
-    return environment.get_template(template).render(**view)
+    return _environment("markdown").get_template(template).render(**view)
 
 
-def _environment(*, autoescape: bool) -> jinja2.Environment:
+@lru_cache
+def _environment(kind: Literal["html", "markdown"]) -> jinja2.Environment:
+    """Kept, for compiling the templates takes longer than filling them in."""
     # Markdown is not HTML: there `finalize` escapes every value instead.
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("catdog.report", "templates"),
-        autoescape=autoescape,
+        autoescape=kind == "html",
+        finalize=wording.markdown_value if kind == "markdown" else None,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -102,7 +102,7 @@ def make_run(
     tta: bool = True,
     seeds: Sequence[int] = (),
     hostile: bool = False,
-    pictures: int = 80,
+    pictures: int = 8,
     seed: int = 7,
 ) -> MadeRun:
     """Write a finished run with ``n_test`` test photos into ``path``."""
@@ -436,4 +436,12 @@ def new_run(tmp_path: Path) -> Callable[..., MadeRun]:
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
     """A finished run with every file, for tests that only read its report."""
-    return make_run(tmp_path_factory.mktemp("runs") / "photos", seeds=(0, 1, 2))
+    return make_run(tmp_path_factory.mktemp("runs") / "photos", seeds=(0, 1, 2), pictures=80)
+
+
+@pytest.fixture(scope="session")
+def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
+    """Poor models on photos with hostile names, so that those names are shown everywhere."""
+    poor = dict.fromkeys(SKILL, (0.2, 1.0))
+    path = tmp_path_factory.mktemp("runs") / "hostile"
+    return make_run(path, n_test=30, hostile=True, skill=poor, pictures=40, seeds=(1,))
