@@ -15,7 +15,7 @@ from catdog.report.load import Tree
 from catdog.report.results import ModelResult
 from catdog.report.slices import Dimension
 from catdog.report.svg import MARKERS, Plot, Point, ticks
-from catdog.report.wording import percent, plural, title
+from catdog.report.wording import percent, plural, title, visible
 
 PHASE_NAMES = {"scratch": "from scratch", "probe": "probe", "finetune": "fine-tuning"}
 
@@ -57,9 +57,9 @@ def training_curve(
     rows = model.files.history
     plot = Plot((0.5, len(rows) + 0.5), y_range)
     low, high = y_range
-    bands = _phases(rows)
+    bands = phases(rows)
     for number, (phase, first, last) in enumerate(bands):
-        plot.band(first - 0.5, last + 0.5, PHASE_NAMES.get(phase, phase), f"phase p{number % 2}")
+        plot.band(first - 0.5, last + 0.5, phase, f"phase p{number % 2}")
     form = _percent_tick if what == "accuracy" else "{:g}".format
     plot.y_axis("accuracy, %" if what == "accuracy" else "loss, nats", ticks(low, high, 4), form)
     plot.x_axis("epoch", [t for t in ticks(1, max(2, len(rows)), 6) if t == int(t)] or [1])
@@ -84,18 +84,18 @@ def _curve_words(model: ModelResult, what: str, best: int | None) -> str:
     rows = model.files.history
     last = _number(rows[-1].get(f"val_{what}"))
     end = f"validation ends at {last:.3f}" if math.isfinite(last) else "no validation at the end"
-    names = ", then ".join(PHASE_NAMES.get(phase, phase) for phase, _, _ in _phases(rows))
+    names = ", then ".join(phase for phase, _, _ in phases(rows))
     kept = f"; the best epoch is number {best}" if best else ""
     return f"{title(model.name)}: {what} of {plural(len(rows), 'epoch')} ({names}); {end}{kept}."
 
 
-def _phases(rows: Sequence[Tree]) -> list[tuple[str, int, int]]:
-    """(phase, first, last) positions, counted from 1 over all phases."""
+def phases(rows: Sequence[Tree]) -> list[tuple[str, int, int]]:
+    """(name, first, last) of each phase in turn; positions count from 1 over all phases."""
     numbered = groupby(enumerate(rows, 1), key=lambda item: str(item[1].get("phase", "scratch")))
     found = []
     for phase, group in numbered:
         positions = [position for position, _ in group]
-        found.append((phase, positions[0], positions[-1]))
+        found.append((PHASE_NAMES.get(phase, visible(phase)), positions[0], positions[-1]))
     return found
 
 

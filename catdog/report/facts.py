@@ -68,6 +68,14 @@ def weights_words(model: ModelResult) -> str:
     return known.get(model.weights, f"weights: {visible(model.weights.rpartition('/')[2])}")
 
 
+def origin_words(model: ModelResult) -> str:
+    """``ImageNet weights, seed 0``."""
+    seed = model.files.facts.get("seed")
+    return ", ".join(
+        part for part in (weights_words(model), "" if seed is None else f"seed {seed}") if part
+    )
+
+
 def sweep_words(run: Run, sweep: Tree, trials: list[Tree]) -> str:
     spent = sum(trial.get("seconds") or 0 for trial in trials)
     wall, whole = sweep.get("seconds"), run.record.get("seconds")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 
@@ -102,11 +103,16 @@ def _rejected(table: pd.DataFrame) -> tuple[list[Rejected], list[Rejected]]:
             name=file_name(uri),
             uri=visible(uri),
             reason=visible(str(row["reason"])),
-            detail=visible(detail)[:200] if isinstance(detail, str) else "",
+            detail=_short(detail) if isinstance(detail, str) else "",
             image=image,
         )
         (pictures if image else others).append(item)
     return pictures, others
+
+
+def _short(detail: str) -> str:
+    """A reason's details with the last part of each path in them, for folders are long."""
+    return visible(re.sub(r"(?:[a-z0-9]+:/)?/\S*/(?=\S)", "", detail))[:160]
 
 
 def _doubles(photos: pd.DataFrame) -> list[Double]:

@@ -114,13 +114,14 @@ class Plot:
         )
 
     def band(self, x0: float, x1: float, label: str, style: str) -> None:
-        """A shaded stretch of the x-axis with its name at the top."""
+        """A shaded stretch of the x-axis with its name at the top where that fits."""
         left, right = self.x(x0), self.x(x1)
         self.parts.append(
             f'<rect class="{style}" x="{left}" y="{TOP}" width="{right - left:.1f}" '
             f'height="{self.height - TOP - BOTTOM}"/>'
         )
-        self.text((left + right) / 2, TOP - 3, label, "middle", "phase-name")
+        if right - left > 6 * len(label):  # about the width of its letters
+            self.text((left + right) / 2, TOP - 3, label, "middle", "phase-name")
 
     def interval(self, x: float, low: float, high: float, style: str, shift: float = 0) -> None:
         """A vertical interval at ``x``, moved by ``shift`` drawing units."""

@@ -171,13 +171,21 @@ def _cautions(report: Report) -> list[str]:
     for run in report.runs:
         where = f"{visible(run.name)}: " if several else ""
         found += [f"{where}{text}" for text in _of_run(run)]
-        random = [title(m.name) for m in report.models if m.run is run and m.random_backbone]
+        notes = [visible(str(note)) for note in run.record.get("notes") or []]
+        # The run's own notes name a backbone that had to go without; once is enough.
+        random = [
+            title(model.name)
+            for model in report.models
+            if model.run is run
+            and model.random_backbone
+            and not any("random" in note and model.name in note for note in notes)
+        ]
         if random:
             found.append(
                 f"{where}{listed(random)} began with random weights, so this is not what "
                 f"{'they do' if len(random) > 1 else 'it does'} with pretrained ones."
             )
-        found += [f"{where}{visible(str(note))}" for note in run.record.get("notes") or []]
+        found += [f"{where}{_sentence(note)}" for note in notes]
     return found + _about_comparison(report)
 
 
@@ -200,8 +208,12 @@ def _of_run(run: Run) -> list[str]:
     return found + [visible(problem) for problem in run.problems]
 
 
+def _sentence(note: str) -> str:
+    return note if note.endswith((".", "!", "?")) else f"{note}."
+
+
 def _about_comparison(report: Report) -> list[str]:
-    found = []
+    found = _no_better_than_one_answer(report)
     sizes = {model.test.n for model in report.evaluated if model.test}
     if sizes and min(sizes) < 100:
         found.append(
@@ -214,3 +226,22 @@ def _about_comparison(report: Report) -> list[str]:
             "were tested on, but they learned from different ones."
         )
     return found
+
+
+def _no_better_than_one_answer(report: Report) -> list[str]:
+    """Models whose interval reaches what answering every photo alike would get."""
+    weak, share, answer = [], 0.0, ""
+    for model in report.evaluated:
+        assert model.test is not None
+        cats, dogs = (sum(row) for row in model.test.confusion)
+        alike = max(cats, dogs) / model.test.n
+        if model.test.accuracy_ci95.low <= alike and min(cats, dogs):
+            weak.append(model)
+            share, answer = alike, "cat" if cats >= dogs else "dog"
+    if not weak:
+        return []
+    line = (
+        f"{_names(weak, report)} cannot be told from always answering “{answer}”, which is right "
+        f"for {percent(share)} of the test photos."
+    )
+    return [line]

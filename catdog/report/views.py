@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from catdog.report import charts
-from catdog.report.facts import repeat_rows, sweep_words, weights_words
+from catdog.report.facts import origin_words, repeat_rows, sweep_words, weights_words
 from catdog.report.load import Run, Tree
 from catdog.report.photos import confident_mistakes, missed_by_all, most_uncertain
 from catdog.report.quality import inspect
@@ -39,6 +39,7 @@ def context(report: Report, verdict: Verdict) -> dict[str, Any]:
         "name": lambda model: name_of(model, report),
         "swatch": lambda model: swatch(styles[model.key]),
         "weights_words": weights_words,
+        "origin_words": origin_words,
         "run_title": listed([visible(run.name) for run in report.runs]),
         "run_line": _run_line(report),
         "any_seeds": any(model.seeds for model in report.models),
@@ -154,15 +155,18 @@ def _restarts(model: ModelResult) -> list[Tree]:
 
 
 def _training_words(model: ModelResult) -> str:
+    phases = charts.phases(model.files.history)
     words = []
+    if len(phases) > 1:
+        spans = [f"{name} {plural(last - first + 1, 'epoch')}" for name, first, last in phases]
+        words.append(f"{listed(spans).capitalize()}.")
     best = model.files.facts.get("best") or {}
     if best.get("epoch") is not None:
         phase = charts.PHASE_NAMES.get(str(best.get("phase")), str(best.get("phase")))
         words.append(f"Best: epoch {best['epoch']} ({phase}).")
-    words += [
-        f"Restart in epoch {event.get('epoch')}: {visible(str(event.get('cause')))}."
-        for event in _restarts(model)
-    ]
+    for event in _restarts(model):
+        cause = f": {visible(str(event['cause']))}" if event.get("cause") else ""
+        words.append(f"Restart in epoch {event.get('epoch')}{cause}.")
     return " ".join(words)
 
 

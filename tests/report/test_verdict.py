@@ -131,6 +131,26 @@ def test_random_weights_are_not_called_transfer(new_run: Callable[..., Any]) -> 
     assert any("could not be downloaded" in caution for caution in verdict.cautions)
 
 
+def test_a_backbone_that_a_note_names_is_not_named_twice(new_run: Callable[..., Any]) -> None:
+    run = new_run(n_test=120, weights="none")
+    record(run, notes=["inception_v3 starts from random weights", "resnet50v2: random too"])
+    assert verdict_on(run).cautions == [
+        "inception_v3 starts from random weights.",
+        "resnet50v2: random too.",
+    ]
+
+
+def test_models_that_learned_nothing_are_not_praised(new_run: Callable[..., Any]) -> None:
+    run = new_run(n_test=120, models=["base_cnn", "inception_v3"])
+    answers(run, "base_cnn", range(0, 120, 2))
+    answers(run, "inception_v3", range(4))
+    caution = next(c for c in verdict_on(run).cautions if "always answering" in c)
+    assert plain(caution) == (
+        "Base CNN cannot be told from always answering “cat”, "
+        "which is right for 50.0 % of the test photos."
+    )
+
+
 def test_drawings_are_called_drawings(new_run: Callable[..., Any]) -> None:
     cautions = verdict_on(new_run(n_test=40, sample=True)).cautions
     assert any("built-in drawings" in caution for caution in cautions)
