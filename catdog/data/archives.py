@@ -18,7 +18,8 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, BinaryIO, cast
+from tarfile import EOFHeaderError  # type: ignore[attr-defined]  # it has no public name
+from typing import IO, BinaryIO, Self, cast
 
 from catdog.errors import UserError
 from catdog.storage import Location, retried
@@ -108,7 +109,7 @@ def _walk(
     if depth > MAX_DEPTH:
         raise UserError(f"{budget.name} holds archives more than {MAX_DEPTH} levels deep: {prefix}")
     walk = _zip_members if name.lower().endswith(".zip") else _tar_members
-    try:
+    with _told(prefix or budget.name):
         for member in walk(stream):
             budget.count()
             member = _metered(member, budget)
@@ -119,13 +120,19 @@ def _walk(
             else:
                 member.path = inside
                 yield member
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    """What the archive modules raise on a damaged archive, as a line for its owner."""
+    try:
+        yield
     except _BROKEN as error:
-        where = prefix or budget.name
-        raise UserError(f"{where} is damaged or no archive: {error}"[:300]) from error
+        raise UserError(f"{name} is damaged or no archive: {error}"[:300]) from error
     except OSError as error:
-        if isinstance(error, (FileNotFoundError, PermissionError)) or error.errno is not None:
+        if error.errno is not None:  # of the disk or the network
             raise
-        raise UserError(f"{prefix or budget.name} is damaged: {error}"[:300]) from error
+        raise UserError(f"{name} is damaged: {error}"[:300]) from error
 
 
 def _metered(member: Member, budget: Budget) -> Member:
@@ -164,7 +171,7 @@ def _zip_members(stream: IO[bytes]) -> Iterator[Member]:
 
 
 def _tar_members(stream: IO[bytes]) -> Iterator[Member]:
-    with tarfile.open(fileobj=stream, mode="r|*", errorlevel=2) as archive:
+    with tarfile.open(fileobj=stream, mode="r|*", errorlevel=2, tarinfo=_TarInfo) as archive:
         for info in archive:
             if info.isdir():
                 continue
@@ -172,11 +179,30 @@ def _tar_members(stream: IO[bytes]) -> Iterator[Member]:
 
             def pieces(info: tarfile.TarInfo = info) -> Iterator[bytes]:
                 file = archive.extractfile(info)
-                if file is not None:
+                if file is None:
+                    return
+                try:
                     yield from _in_pieces(file)
+                except (EOFError, zlib.error, OSError) as error:
+                    # What follows in a stream cannot be read either.
+                    raise tarfile.ReadError(str(error)) from error
 
             yield Member(_clean(info.name), info.size if info.isreg() else -1, problem, pieces)
             archive.members = []  # type: ignore[attr-defined]  # it keeps every header it has seen
+        if not getattr(archive, "ended", False):
+            raise tarfile.ReadError("ends before its end marker")
+
+
+class _TarInfo(tarfile.TarInfo):
+    """Notes the end marker: :mod:`tarfile` takes an archive cut between two files for whole."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile)
+        except EOFHeaderError:
+            tarfile.ended = True  # type: ignore[attr-defined]
+            raise
 
 
 def _in_pieces(file: IO[bytes]) -> Iterator[bytes]:
@@ -224,7 +250,7 @@ def pack(
     found: list[Packed] = []
     packs: list[Location] = []
     written = 0
-    with opened(place) as stream, contextlib.ExitStack() as stack:
+    with opened(place) as stream, contextlib.ExitStack() as stack, _told(place.name):
         out: _Pack | None = None
         for member in members(stream, place.name, size):
             if not keep(member.path):

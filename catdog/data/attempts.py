@@ -50,8 +50,8 @@ class Attempt:
         self._scratch = self._datasets / f"{self._name}.scratch"
         return self._scratch
 
-    def publish(self, manifest: dict[str, Any]) -> None:
-        """Write the manifest and show the set; one that is complete already stays as it is."""
+    def publish(self, manifest: dict[str, Any], *, replace: bool = False) -> None:
+        """Write the manifest and show the set; one that is there stays, unless ``replace``."""
         self._drop_scratch()
         if not self._datasets.is_local:
             (self.root / "manifest.json").write_json(manifest)
@@ -59,7 +59,7 @@ class Attempt:
             return
         (self.root / "manifest.json").write_json(manifest)
         final = self._final.local_path
-        if final.exists() and not (final / "manifest.json").exists():
+        if replace and final.exists():
             shutil.rmtree(final, ignore_errors=True)
         with contextlib.suppress(OSError):  # not empty: another attempt was first
             os.rename(self.root.local_path, final)

@@ -174,7 +174,8 @@ def prepare(
             "images_per_second": round(len(listing.files) / seconds, 1),
         }
         _write_tables(account, plan, attempt.root)
-        attempt.publish(manifest)
+        # Another attempt may have been faster; what is there and damaged gives way.
+        attempt.publish(manifest, replace=find(storage, fingerprint) is None)
     found = find(storage, fingerprint)
     assert found is not None, f"{fingerprint} was published and is not there"
     return found

@@ -179,26 +179,25 @@ def _list_archive(place: Location, info: pafs.FileInfo) -> Listing:
 def _list_table(place: Location, info: pafs.FileInfo) -> Listing:
     table = _read_table(place)
     rows, bases = _Rows(), [place]
-    folder = posixpath.dirname(place.path)
+    folder, scheme_of_table = posixpath.dirname(place.path), place.uri.partition("://")[0]
     known: dict[str, int] = {}
     for path, label in zip(table["path"], table["label"], strict=True):
         if path is None or not str(path).strip():
             raise UserError(f"{place}: a row has no path")
         text, base = str(path), 0
-        if "://" in text:
+        if "://" in text and (place.is_local or not text.startswith(scheme_of_table)):
             scheme, _, rest = text.partition("://")
             bucket = f"{scheme}://{rest.partition('/')[0]}"
             if bucket not in known:
-                # The same store as the table's, where that is named by a query.
-                query = place.uri.partition("?")[2] if place.uri.startswith(scheme) else ""
                 known[bucket] = len(bases)
-                bases.append(Location.of(bucket + (f"?{query}" if query else "")))
-            base, inner = known[bucket], rest
-            uri = text.partition("?")[0]
-            inner = inner.partition("?")[0]
+                bases.append(Location.of(bucket))
+            base, inner, uri = known[bucket], rest, text
+        elif "://" in text:  # the table's own store, with its endpoint and credentials
+            inner = text.partition("://")[2].partition("?")[0]
+            uri = f"{scheme_of_table}://{inner}"
         else:
-            inner = posixpath.normpath(posixpath.join(folder, text.removeprefix("./")))
-            uri = inner if place.is_local else f"{place.uri.partition('://')[0]}://{inner}"
+            inner = posixpath.normpath(posixpath.join(folder, text))
+            uri = inner if place.is_local else f"{scheme_of_table}://{inner}"
         stamp, size, problem = _stat(bases[base], inner)
         rows.add(
             stamp, uri=uri, base=base, path=inner, size=size, label=label_named(label),

@@ -98,9 +98,7 @@ def forged_png(width: int, height: int) -> bytes:
     return start + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize(
-    ("width", "height"), [(10_001, 10_000), (20_000, 20_000), (65_000, 65_000)]
-)
+@pytest.mark.parametrize("width, height", [(10_001, 10_000), (20_000, 20_000), (65_000, 65_000)])
 def test_too_many_pixels_are_seen_in_the_header(pictures: Any, width: int, height: int) -> None:
     import tracemalloc
 
@@ -157,7 +155,7 @@ def test_a_png_with_a_wrong_checksum_is_corrupt(pictures: Any) -> None:
     assert reason_of(bytes(data)) == "corrupt"
 
 
-@pytest.mark.parametrize(("height", "width"), [(31, 100), (100, 31), (1, 1)])
+@pytest.mark.parametrize("height, width", [(31, 100), (100, 31), (1, 1)])
 def test_a_side_under_32_pixels_is_too_small(pictures: Any, height: int, width: int) -> None:
     assert reason_of(pictures.encode(pictures.pixels(7, height, width), "PNG")) == "too_small"
 
@@ -426,8 +424,10 @@ def _survives(pictures: Any, count: int, seed: int) -> None:
     ]
     originals.append(pictures.encode(Image.fromarray(pictures.pixels(40)).convert("CMYK"), "JPEG"))
     originals.append(pictures.encode(Image.fromarray(pictures.pixels(41)).convert("L"), "TIFF"))
-    for compression in ("tiff_lzw", "tiff_deflate", "packbits", "jpeg"):
-        originals.append(pictures.encode(pictures.pixels(42), "TIFF", compression=compression))
+    originals += [
+        pictures.encode(pictures.pixels(42), "TIFF", compression=compression)
+        for compression in ("tiff_lzw", "tiff_deflate", "packbits", "jpeg")
+    ]
     originals.append(pictures.encode(Image.fromarray(pictures.pixels(43)).convert("P"), "BMP"))
     workspace, verdicts = Workspace(), 0
     for number in range(count):

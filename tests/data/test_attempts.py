@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catdog.data.attempts import Attempt
+from catdog.storage import Location
+
+
+def everything(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+
+
+def test_a_set_appears_complete_or_not_at_all(tmp_path: Path) -> None:
+    datasets = Location.of(tmp_path)
+    with Attempt(datasets, "abc") as attempt:
+        (attempt.root / "train.arrow").write_bytes(b"x")
+        (attempt.scratch() / "pack.bin").write_bytes(b"y")
+        assert not (tmp_path / "abc").exists()
+        attempt.publish({"files": 1})
+    assert everything(tmp_path) == ["abc", "abc/manifest.json", "abc/train.arrow"]
+
+
+def failing(datasets: Location) -> None:
+    with Attempt(datasets, "abc") as attempt:
+        (attempt.root / f"train{attempt.suffix}.arrow").write_bytes(b"x")
+        (attempt.scratch() / "pack.bin").write_bytes(b"y")
+        raise OSError("no space")
+
+
+def test_a_failed_attempt_leaves_nothing(tmp_path: Path, s3: Any) -> None:
+    with pytest.raises(OSError, match="no space"):
+        failing(Location.of(tmp_path))
+    assert everything(tmp_path) == []
+    with pytest.raises(OSError, match="no space"):
+        failing(s3.location("attempts"))
+    files = [i for i in s3.location("attempts").list(recursive=True) if i.is_file]
+    assert files == []
+
+
+def test_the_first_of_two_attempts_stays(tmp_path: Path) -> None:
+    datasets = Location.of(tmp_path)
+    with Attempt(datasets, "abc") as one, Attempt(datasets, "abc") as two:
+        for attempt, number in ((one, 1), (two, 2)):
+            (attempt.root / "shard").write_text(str(number))
+        two.publish({"by": 2})
+        one.publish({"by": 1})
+    assert (tmp_path / "abc" / "shard").read_text() == "2"
+    assert everything(tmp_path) == ["abc", "abc/manifest.json", "abc/shard"]
+    with Attempt(datasets, "abc") as third:
+        third.publish({"by": 3}, replace=True)
+    assert (datasets / "abc" / "manifest.json").read_json() == {"by": 3}
+
+
+def test_what_a_killed_attempt_leaves_is_removed_by_the_next_and_a_living_one_is_not(
+    tmp_path: Path, project: Path
+) -> None:
+    code = (
+        "import sys, time; from catdog.data.attempts import Attempt; "
+        "from catdog.storage import Location\n"
+        "with Attempt(Location.of(sys.argv[1]), 'abc') as a:\n"
+        "    (a.root / 'half').write_text('x'); (a.scratch() / 'p').write_text('y')\n"
+        "    print('ready', flush=True); time.sleep(60)\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, cwd=project
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"ready\n"
+    living = everything(tmp_path)
+    assert len(living) == 5
+    with Attempt(Location.of(tmp_path), "abc"):
+        assert set(living) <= set(everything(tmp_path))
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    time.sleep(0.05)
+    with Attempt(Location.of(tmp_path), "abc"):
+        assert not set(living) & set(everything(tmp_path))
+    assert everything(tmp_path) == []
