@@ -240,6 +240,33 @@ def sweep_chart(trials: Sequence[Tree]) -> Markup | None:
     return plot.svg(f"Trials of the sweep: {plural(len(shown), 'trial')}, {words}.")
 
 
+def trial_curves(trials: Sequence[Tree], best: str | None) -> Markup | None:
+    """Validation accuracy of each trial epoch by epoch: what was stopped, and why."""
+    curves = {}
+    for trial in trials:
+        rows = [row for row in trial.get("history") or [] if isinstance(row, dict)]
+        values = [_number(row.get("val_accuracy")) for row in rows]
+        if any(map(math.isfinite, values)):
+            curves[str(trial.get("id"))] = values
+    longest = max(map(len, curves.values()), default=0)
+    if len(curves) < 2 or longest < 2:
+        return None
+    known = [value for values in curves.values() for value in values if math.isfinite(value)]
+    room = 0.08 * (max(known) - min(known)) or 0.01
+    y_range = min(known) - room, min(1.0, max(known) + room)
+    plot = Plot((0.8, longest + 0.2), y_range)
+    plot.y_axis("validation accuracy, %", ticks(*y_range, 4), _percent_tick)
+    plot.x_axis("epoch", [t for t in ticks(1, longest, 6) if t == int(t)])
+    # The best is drawn last, over the others.
+    for name in sorted(curves, key=lambda name: name == best):
+        style = "trial kept" if name == best else "trial"
+        points = [(float(epoch), value) for epoch, value in enumerate(curves[name], 1)]
+        plot.line(points, style)
+        shown = [point for point in points if math.isfinite(point[1])]
+        plot.mark(*shown[-1], "circle", style, f"trial {name}", radius=3)
+    return plot.svg(f"Validation accuracy of {plural(len(curves), 'trial')} epoch by epoch.")
+
+
 def block_kinds(trials: Sequence[Tree]) -> list[str]:
     """The numbers of unfrozen blocks that were tried, one marker each."""
     return sorted({str((trial.get("config") or {}).get("unfrozen_blocks", "")) for trial in trials})

@@ -76,7 +76,8 @@ def origin_words(model: ModelResult) -> str:
     )
 
 
-def sweep_words(run: Run, sweep: Tree, trials: list[Tree]) -> str:
+def sweep_words(run: Run, sweep: Tree, trials: list[Tree], price: float | None) -> str:
+    """What the sweep tried, took and cost (``price`` an hour), and what it reached."""
     spent = sum(trial.get("seconds") or 0 for trial in trials)
     wall, whole = sweep.get("seconds"), run.record.get("seconds")
     words = f"{plural(len(trials), 'trial')}"
@@ -86,6 +87,8 @@ def sweep_words(run: Run, sweep: Tree, trials: list[Tree]) -> str:
         words += f" in {duration(wall)}"
         if whole and whole >= wall:
             words += f" ({percent(wall / whole, 0)} of the run)"
+        if price is not None:
+            words += f", which cost {money(price * wall / 3600)}"
     best = sweep.get("best") or {}
     if best.get("val_accuracy") is not None:
         words += f". The best reached {percent(best['val_accuracy'])} on validation"

@@ -87,7 +87,7 @@ def _against(
             f"{_points_with_interval(pair, best)}, McNemar {p_value(pair.result.mcnemar_p)}."
         )
         also = f" It is also better than {_names(beaten[1:], report)}." if beaten[1:] else ""
-        return headline, f".{also}"
+        return headline, f".{_over_seeds(pair, best)}{also}"
     close, pair = level[0]
     # Only pairs with the best are claimed: among themselves the others may well differ.
     headline = (
@@ -98,6 +98,7 @@ def _against(
     if pair.gain(best) == 0:
         behind = f"gets as many (difference {_points_with_interval(pair, best)})"
     support = f"; {name_of(close, report)} {behind}, McNemar {p_value(pair.result.mcnemar_p)}."
+    support += _over_seeds(pair, best)
     if pair.result.mcnemar_p < 0.05:
         support += f" Corrected for {len(report.pairs)} comparisons that is {p_value(pair.p_holm)}."
     if beaten:
@@ -113,6 +114,19 @@ def _names(models: list[ModelResult], report: Report) -> str:
 def _beats_all(report: Report, model: ModelResult, others: list[ModelResult]) -> bool:
     pairs = [report.pair(model, other) for other in others]
     return all(pair and pair.won_by(model) for pair in pairs)
+
+
+def _over_seeds(pair: Pair, model: ModelResult) -> str:
+    """Whether another training would say the same, where there were several."""
+    repeats = pair.over_seeds
+    if repeats is None or repeats.mean_ci95 is None:
+        return ""
+    turn = 1 if pair.a.key == model.key else -1
+    low, high = sorted(turn * end for end in repeats.mean_ci95)
+    return (
+        f" Over {plural(repeats.n, 'seed')} the mean difference is {points(turn * repeats.mean)} "
+        f"points ({points(low)} to {points(high)})."
+    )
 
 
 def _points_with_interval(pair: Pair, model: ModelResult) -> str:

@@ -53,7 +53,9 @@ def context(report: Report, verdict: Verdict) -> dict[str, Any]:
         "uncertain": most_uncertain(ready),
         "slices": _slices(report, styles),
         "quality": [(run, inspect(run)) for run in report.runs],
-        "sweeps": [_sweep(run, name) for run in report.runs for name in run.sweeps],
+        "sweeps": [
+            _sweep(run, name, report.price_per_hour) for run in report.runs for name in run.sweeps
+        ],
         "repeats": [(run, repeat_rows(run)) for run in report.runs],
         **_strips(report, styles),
     }
@@ -191,10 +193,10 @@ def _slices(
     return found
 
 
-def _sweep(run: Run, name: str) -> tuple[Any, ...]:
+def _sweep(run: Run, name: str, price: float | None) -> tuple[Any, ...]:
     """Trials best first, the settings that were swept, a chart, and what the sweep cost."""
     sweep = run.sweeps[name]
-    facts = ("id", "config", "val_accuracy", "epochs", "seconds", "status")
+    facts = ("id", "config", "val_accuracy", "epochs", "seconds", "status", "history")
     trials = [
         {fact: trial.get(fact) for fact in facts}
         for trial in sweep.get("trials") or []
@@ -213,6 +215,7 @@ def _sweep(run: Run, name: str) -> tuple[Any, ...]:
         )
         for i, kind in enumerate(kinds)
     ]
-    words = sweep_words(run, sweep, trials)
-    chart = charts.sweep_chart(trials)
-    return run, name, trials, sweep.get("best"), keys, chart, legend, words
+    words = sweep_words(run, sweep, trials, price)
+    best = sweep.get("best") if isinstance(sweep.get("best"), dict) else None
+    curves = charts.trial_curves(trials, str(best.get("id")) if best else None)
+    return run, name, trials, best, keys, (charts.sweep_chart(trials), curves), legend, words

@@ -408,7 +408,10 @@ def _write_sweep(path: Path, rng: np.random.Generator) -> None:
             "epochs": int(rng.integers(1, 4)) if i < 5 else 0,
             "seconds": float(rng.uniform(40, 160)),
             "status": ("finished", "stopped early")[i % 2] if i < 5 else "failed",
-            "history": [],
+            "history": [
+                {"phase": "finetune", "epoch": epoch, "val_accuracy": float(value)}
+                for epoch, value in enumerate(0.95 - 0.1 * rng.random(i % 3 + 1) ** 2, 1)
+            ],
         }
         for i in range(6)
     ]
