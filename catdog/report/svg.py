@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from markupsafe import Markup, escape
 
+from catdog.report.wording import visible
+
 #: Drawing units; charts are shown at about this many CSS pixels, so text keeps its size.
 WIDTH, HEIGHT = 360, 236
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 14, 40
@@ -87,13 +89,13 @@ class Plot:
         middle = round((TOP + self.height - BOTTOM) / 2, 1)
         self.parts.append(
             f'<text class="axis-title" text-anchor="middle" '
-            f'transform="translate(11 {middle}) rotate(-90)">{escape(title)}</text>'
+            f'transform="translate(11 {middle}) rotate(-90)">{escape(visible(title))}</text>'
         )
 
     def text(self, x: float, y: float, text: str, anchor: str = "start", style: str = "") -> None:
         kind = f' class="{style}"' if style else ""
         self.parts.append(
-            f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+            f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(visible(text))}</text>'
         )
 
     def line(self, points: Sequence[Point], style: str) -> None:
@@ -141,14 +143,14 @@ class Plot:
     ) -> None:
         """A marker with a hint for the mouse; ``shift`` and ``radius`` in drawing units."""
         shape = marker_shape(marker, round(self.x(x) + shift, 1), self.y(y), round(radius, 1))
-        title = f"<title>{escape(hint)}</title>" if hint else ""
+        title = f"<title>{escape(visible(hint))}</title>" if hint else ""
         self.parts.append(f'<path class="mark {style}" d="{shape}">{title}</path>')
 
     def svg(self, label: str) -> Markup:
         """The chart; ``label`` says in words what it shows, for who cannot see it."""
         return trusted(
             f'<svg class="plot" viewBox="0 0 {WIDTH} {self.height}" role="img" '
-            f'aria-label="{escape(label)}">{"".join(self.parts)}</svg>'
+            f'aria-label="{escape(visible(label))}">{"".join(self.parts)}</svg>'
         )
 
 
