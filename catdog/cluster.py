@@ -28,6 +28,8 @@ def connected() -> Iterator[None]:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    # Tune's older reporter is the one that can be silent.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if ray.is_initialized():  # somebody else's, as in tests
         yield

@@ -130,7 +130,7 @@ class ComputeSettings(Settings):
     precision: Precision = "auto"
     xla: bool = False
     max_restarts: int = Field(3, ge=0)
-    collective_timeout_s: int = Field(300, ge=10)
+    stall_limit_s: int = Field(600, ge=10, description="a step that takes longer is a hang")
 
 
 class Config(Settings):
@@ -183,7 +183,7 @@ class Config(Settings):
 
     def weights_of(self, model: ModelName) -> WeightsSettings:
         if model == "base_cnn":
-            return WeightsSettings(source="none", scale="0..1")
+            return WeightsSettings(source="none", scale="-1..1")
         return self.weights.get(model, WeightsSettings())
 
     @property
@@ -241,9 +241,10 @@ def sample() -> Config:
     return Config(
         preset="sample",
         data=DataSettings(image_size=96),
-        batch_size=32,
+        # Small batches: batch normalisation's moving statistics need some hundred steps.
+        batch_size=16,
         augmentation=AugmentationSettings(rotation=0.05, zoom=0.1),
-        scratch=ScratchSettings(epochs=4, backbone_epochs=2, learning_rate=1e-3),
+        scratch=ScratchSettings(epochs=6, backbone_epochs=4),
         fine_tune=FineTuneSettings(epochs=2),
         sweep=SweepSettings(trials=3, epochs=2),
     )
@@ -257,9 +258,11 @@ def laptop() -> Config:
         batch_size=32,
         model_image_size={"base_cnn": 128, "resnet50v2": 96},
         augmentation=AugmentationSettings(rotation=0.04, zoom=0.15, translation=0.1, contrast=0.2),
-        scratch=ScratchSettings(epochs=40, backbone_epochs=8, ema_momentum=0.99),
-        fine_tune=FineTuneSettings(epochs=8),
-        sweep=SweepSettings(trials=4, epochs=3),
+        scratch=ScratchSettings(epochs=25, backbone_epochs=6, ema_momentum=0.99),
+        fine_tune=FineTuneSettings(epochs=6, unfrozen_blocks="all"),
+        sweep=SweepSettings(
+            trials=4, epochs=2, learning_rate=(5e-5, 5e-4), unfrozen_blocks=(4, 8, "all")
+        ),
     )
 
 

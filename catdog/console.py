@@ -27,17 +27,14 @@ class Advance(Protocol):
 def say(line: str = "") -> None:
     """One line on standard output, shown at once."""
     _out.print(line, markup=False)
-    sys.stdout.flush()
 
 
 def stage(name: str, explanation: str = "") -> None:
     _out.print(f"── {name}" + (f"  {explanation}" if explanation else ""), markup=False, style="bold")
-    sys.stdout.flush()
 
 
 def warn(line: str) -> None:
     _out.print(f"note: {line}", markup=False, style="yellow")
-    sys.stdout.flush()
 
 
 def complain(line: str, details: Iterable[str] = ()) -> None:
@@ -59,7 +56,6 @@ def table(columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         grid.add_row(*row)
     _out.print(grid, markup=False) if _out.is_terminal else Console(width=200).print(grid)
-    sys.stdout.flush()
 
 
 @contextmanager
@@ -82,23 +78,34 @@ def progress(label: str, total: float) -> Iterator[Advance]:
 
 @contextmanager
 def chatter_to(log: Path) -> Iterator[None]:
-    """Send what libraries write to file descriptor 2 into ``log``; our own lines stay visible.
+    """Send what libraries print into ``log``; the lines of this module stay visible.
 
-    TensorFlow and Ray's C++ core write there past Python, whatever their log levels say.
+    TensorFlow and Ray's core write to file descriptor 2 past Python, Tune and Ray's error listener
+    print from threads, whatever their log levels say: so the descriptors themselves are turned.
     """
+    sys.stdout.flush()
     sys.stderr.flush()
-    visible, python_stderr = os.dup(2), sys.stderr
     sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(sink, 2)
+    kept = [os.dup(1), os.dup(2)]
+    consoles = (_out, _err)
+    streams = [os.fdopen(os.dup(number), "w", buffering=1) for number in kept]
+    before = [console.file for console in consoles]
+    for number, console, stream in zip((1, 2), consoles, streams, strict=True):
+        os.dup2(sink, number)
+        console.file = stream
     os.close(sink)
-    sys.stderr = os.fdopen(visible, "w", buffering=1, closefd=False)
     try:
         yield
     finally:
+        sys.stdout.flush()
         sys.stderr.flush()
-        os.dup2(visible, 2)
-        os.close(visible)
-        sys.stderr = python_stderr
+        for number, saved, console, stream, old in zip(
+            (1, 2), kept, consoles, streams, before, strict=True
+        ):
+            os.dup2(saved, number)
+            os.close(saved)
+            console.file = old
+            stream.close()
 
 
 def duration(seconds: float) -> str:

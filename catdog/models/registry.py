@@ -52,7 +52,6 @@ class Architecture:
     Attributes:
         image_size: side of the prepared squares in pixels, the model's input.
         look_size: side at which the network looks; smaller than ``image_size`` shrinks first.
-        synchronized: batch statistics over all workers' rows; matters only where they are trained.
     """
 
     name: ModelName
@@ -60,7 +59,6 @@ class Architecture:
     look_size: int
     scale: InputScale
     dropout: float
-    synchronized: bool = True
 
 
 def build(architecture: Architecture) -> keras.Model:
@@ -94,7 +92,7 @@ def _base_cnn(architecture: Architecture, x: keras.KerasTensor) -> keras.KerasTe
         x = layers.Conv2D(filters, kernel, padding=padding, name=f"conv{index}")(x)
         x = layers.ReLU(name=f"relu{index}")(x)
         x = layers.BatchNormalization(
-            momentum=MOMENTUM, synchronized=architecture.synchronized, name=f"bn{index}"
+            momentum=MOMENTUM, synchronized=True, name=f"bn{index}"
         )(x)
         x = layers.MaxPooling2D(name=f"pool{index}")(x)
         x = layers.Dropout(architecture.dropout, name=f"dropout{index}")(x)
@@ -121,9 +119,8 @@ def _backbone(architecture: Architecture, x: keras.KerasTensor) -> keras.KerasTe
     backbone = bare_backbone(architecture.name, None, input_tensor=x)
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            # keras.applications builds them unsynchronised: every worker would keep its own
-            # moving statistics when a backbone is trained from scratch.
-            layer.synchronized = architecture.synchronized
+            # Unsynchronised, as keras.applications builds them: hundreds of small collectives a
+            # step cost more than the arithmetic. The statistics are averaged once an epoch.
             layer.momentum = MOMENTUM
     return keras.layers.GlobalAveragePooling2D(name=POOLED)(backbone.outputs[0])
 

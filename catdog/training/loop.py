@@ -29,11 +29,13 @@ from catdog.training.inputs import open_inputs
 from catdog.training.job import TrainingJob
 from catdog.training.step import (
     GlobalStep,
+    RateSchedule,
     Sums,
     averaged_weights,
     make_augmentation,
     make_optimizer,
 )
+from catdog.training.watchdog import Watchdog
 
 #: How often a worker tells how far it is within an epoch.
 TELL_EVERY_S = 0.5
@@ -54,6 +56,7 @@ class Rank:
     strategy: tf.distribute.Strategy
     tell: Tell
     report: Callable[[dict[str, Any]], None]
+    watchdog: Watchdog
 
     @property
     def is_chief(self) -> bool:
@@ -101,6 +104,7 @@ def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any]:
         epoch = progress.epoch + 1
         started = time.monotonic()
         trained = trainee.train_epoch(train_rows, epoch)
+        trainee.step.average_statistics()
         train_s = time.monotonic() - started
         with averaged_weights(trainee.network, trainee.optimizer):
             validated = trainee.evaluate(val_rows)
@@ -153,6 +157,7 @@ class Trainee:
     augmentation: keras.Sequential | None
     step: GlobalStep
     steps_per_epoch: int
+    schedule: RateSchedule
 
     @classmethod
     def build(cls, job: TrainingJob, rank: Rank, rows: Rows) -> Trainee:
@@ -169,12 +174,9 @@ class Trainee:
         # Fewer photos than a batch make one step of all of them.
         photos = len(rows) // job.views
         steps = max(1, photos // job.batch_size)
+        decay = getattr(job.settings, "layer_decay", 1.0)
         optimizer = make_optimizer(
-            job.settings,
-            steps_per_epoch=steps,
-            rate_factors=registry.rate_factors(
-                job.architecture.name, network, getattr(job.settings, "layer_decay", 1.0)
-            ),
+            job.settings, registry.rate_factors(job.architecture.name, network, decay)
         )
         optimizer.build(network.trainable_variables)
         step = GlobalStep(
@@ -186,7 +188,8 @@ class Trainee:
             row_dtype=rows.dtype,
             xla=job.xla,
         )
-        trainee = cls(job, rank, model, network, optimizer, augmentation, step, steps)
+        schedule = RateSchedule.of(job.settings, steps)
+        trainee = cls(job, rank, model, network, optimizer, augmentation, step, steps, schedule)
         trainee._spread_random_states()
         return trainee
 
@@ -208,8 +211,11 @@ class Trainee:
         )
         total = tf.zeros(3)
         told = time.monotonic()
+        done = (epoch - 1) * self.steps_per_epoch
         for index, batch in enumerate(feed, start=1):
+            self.optimizer.learning_rate.assign(self.schedule.at(done + index - 1))
             total = total + self.step.train(batch.rows, batch.labels, batch.weights, size)
+            rank.watchdog.feed()
             if rank.is_chief and time.monotonic() - told > TELL_EVERY_S:
                 told = time.monotonic()
                 rank.tell(
@@ -247,6 +253,7 @@ class Trainee:
 
     def _evaluated(self, batch: Batch) -> Sums:
         sums = self.step.evaluate(batch.rows, batch.labels, batch.weights)
+        self.rank.watchdog.feed()
         return Sums(*(float(value) for value in sums.numpy()))
 
     @property

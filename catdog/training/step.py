@@ -11,6 +11,7 @@ alone would give collectives other keys than on the others and abort them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,28 +46,29 @@ class SummedAdamW(keras.optimizers.AdamW):
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
         return list(grads_and_vars)
 
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        factor = self._factor_of.get(self._var_key(variable), 1.0)
-        super().update_step(gradient, variable, learning_rate * factor)
+    def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
+        # Without Keras' detour through the cross-replica context (one context switch and one
+        # traced function for every variable): each worker holds one replica and all gradients.
+        for gradient, variable in zip(grads, trainable_variables, strict=True):
+            raw = variable.value if isinstance(variable, keras.Variable) else variable
+            factor = self._factor_of.get(self._var_key(variable), 1.0)
+            self.update_step(gradient, raw, learning_rate * factor)
+
+    def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
+        if self.weight_decay is None:
+            return
+        rate = self.learning_rate * self.weight_decay
+        for variable in variables:
+            if self._use_weight_decay(variable):
+                variable.assign(variable * (1 - rate * self._factor_of[self._var_key(variable)]))
 
 
 def make_optimizer(
-    settings: ScratchSettings | FineTuneSettings,
-    *,
-    steps_per_epoch: int,
-    rate_factors: dict[str, float] | None = None,
+    settings: ScratchSettings | FineTuneSettings, rate_factors: dict[str, float] | None = None
 ) -> SummedAdamW:
-    """AdamW with warm-up and cosine decay to zero over all epochs of ``settings``."""
-    warmup = min(settings.warmup_epochs, settings.epochs / 2)
-    warmup_steps = max(1, round(warmup * steps_per_epoch))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=settings.learning_rate / warmup_steps,
-        warmup_target=settings.learning_rate,
-        warmup_steps=warmup_steps,
-        decay_steps=max(1, settings.epochs * steps_per_epoch - warmup_steps),
-    )
+    """AdamW whose rate is a variable; :class:`RateSchedule` says what it is at each step."""
     optimizer = SummedAdamW(
-        schedule,
+        settings.learning_rate,
         weight_decay=settings.weight_decay,
         global_clipnorm=settings.clip_norm,
         use_ema=settings.ema_momentum is not None,
@@ -79,6 +81,31 @@ def make_optimizer(
     # Loshchilov & Hutter decay weights, not offsets and scales.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
+
+
+@dataclass(frozen=True)
+class RateSchedule:
+    """Linear warm-up, then half a cosine down to zero, by step.
+
+    Computed outside the graph: a schedule inside it is evaluated, and traced, once a variable.
+    """
+
+    peak: float
+    warmup_steps: int
+    total_steps: int
+
+    @classmethod
+    def of(cls, settings: ScratchSettings | FineTuneSettings, steps_per_epoch: int) -> RateSchedule:
+        warmup = min(settings.warmup_epochs, settings.epochs / 2)
+        total = settings.epochs * steps_per_epoch
+        return cls(settings.learning_rate, max(1, round(warmup * steps_per_epoch)), total)
+
+    def at(self, step: int) -> float:
+        """The rate of the step with this number, from 0."""
+        if step < self.warmup_steps:
+            return self.peak * (step + 1) / self.warmup_steps
+        done = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
+        return self.peak * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 def make_augmentation(settings: AugmentationSettings | None) -> keras.Sequential | None:
@@ -155,12 +182,18 @@ class GlobalStep:
         ]
         # XLA compiles the arithmetic; the collectives stay outside.
         self._forward_backward = (
-            tf.function(self._gradients, jit_compile=True) if xla else self._gradients
+            tf.function(self._gradients, jit_compile=True, autograph=False) if xla else self._gradients
         )
+        # Nothing in them needs autograph, and without it they are traced faster.
+        scalar = tf.TensorSpec((), tf.float32)
         self._train = tf.function(
-            self._train_everywhere, input_signature=[*signature, tf.TensorSpec((), tf.float32)]
+            self._train_everywhere, input_signature=[*signature, scalar], autograph=False
         )
-        self._evaluate = tf.function(self._evaluate_everywhere, input_signature=signature)
+        self._evaluate = tf.function(
+            self._evaluate_everywhere, input_signature=signature, autograph=False
+        )
+        self._average = tf.function(self._average_everywhere, autograph=False)
+        self._statistics = _unsynchronised_statistics(network)
 
     def train(self, rows: Any, labels: Any, weights: Any, global_rows: int) -> tf.Tensor:
         """One update; returns sums (loss, correct, rows) over the global batch, shape (3,).
@@ -172,6 +205,27 @@ class GlobalStep:
     def evaluate(self, rows: Any, labels: Any, weights: Any) -> tf.Tensor:
         """Sums over the global batch without an update, shape (3,)."""
         return self._evaluate(rows, labels, weights)
+
+    def average_statistics(self) -> None:
+        """Make the moving statistics of unsynchronised batch normalisation equal on all ranks.
+
+        Every rank has seen its own rows only. The mean, once an epoch, makes validation and the
+        saved model independent of the rank that computes them.
+        """
+        if self._statistics and self.strategy.num_replicas_in_sync > 1:
+            self._average()
+
+    def _average_everywhere(self) -> None:
+        self.strategy.run(self._average_replica)
+
+    def _average_replica(self) -> None:
+        variables = [variable.value for variable in self._statistics]
+        sizes = [int(np.prod(variable.shape)) for variable in variables]
+        own = tf.concat([tf.reshape(variable, [-1]) for variable in variables], axis=0)
+        total = tf.distribute.get_replica_context().all_reduce("SUM", own)
+        means = tf.split(total / self.strategy.num_replicas_in_sync, sizes)
+        for variable, mean in zip(variables, means, strict=True):
+            variable.assign(tf.reshape(mean, variable.shape))
 
     def _train_everywhere(self, rows: Any, labels: Any, weights: Any, global_rows: Any) -> Any:
         sums = self.strategy.run(self._train_replica, args=(rows, labels, weights, global_rows))
@@ -215,6 +269,18 @@ class GlobalStep:
                 tf.reduce_sum(weights),
             ]
         )
+
+
+def _unsynchronised_statistics(network: keras.Model) -> list[keras.Variable]:
+    """Moving statistics that training changes and no collective keeps equal."""
+    return [
+        variable
+        for layer in network.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+        and layer.trainable
+        and not layer.synchronized
+        for variable in layer.non_trainable_variables
+    ]
 
 
 @contextmanager

@@ -50,7 +50,7 @@ class FeatureRequest:
 
     def fingerprint(self, dataset: PreparedSet, boundary: str) -> str:
         # Pooled features feed heads only and are always of the plain photos.
-        architecture = asdict(self.architecture) | {"dropout": None, "synchronized": None}
+        architecture = asdict(self.architecture) | {"dropout": None}
         facts = [dataset.manifest["fingerprint"], architecture, self.weights_hash, self.precision]
         augmented = self.augmentation.model_dump(mode="json") if self.views_at(boundary) > 1 else None
         return digest([*facts, boundary, self.views_at(boundary), augmented, self.seed if augmented else 0])

@@ -178,7 +178,7 @@ def _group_noter(target: Location) -> Any:
 
 
 def _recorder(
-    trials: dict[str, Trial], folder: Location, on_result: Callable[[dict[str, Any]], None]
+    points: dict[str, Trial], folder: Location, on_result: Callable[[dict[str, Any]], None]
 ) -> Any:
     """Writes each trial's record at its end and frees what it leaves reserved."""
     from ray import tune
@@ -187,21 +187,23 @@ def _recorder(
         def __init__(self) -> None:
             self.rows: dict[str, list[dict[str, Any]]] = {}
 
-        def on_trial_result(self, iteration: int, trials_: Any, trial: Any, result: Any, **_: Any) -> None:
-            ours = trials[trial.config["trial"]]
+        def on_trial_result(
+            self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any
+        ) -> None:
+            ours = points[trial.config["trial"]]
             row = {key: result.get(key) for key in ROW_KEYS}
             self.rows.setdefault(ours.id, []).append(row)
             on_result({"id": ours.id, "config": ours.config, **row})
 
-        def on_trial_complete(self, iteration: int, trials_: Any, trial: Any, **_: Any) -> None:
-            ours = trials[trial.config["trial"]]
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+            ours = points[trial.config["trial"]]
             epochs = len(self.rows.get(ours.id, []))
             status = "finished" if epochs >= ours.job.settings.epochs else "stopped"
             self._close(trial, ours, status, None)
 
-        def on_trial_error(self, iteration: int, trials_: Any, trial: Any, **_: Any) -> None:
-            cause = root_cause(trial.get_pickled_error() or RuntimeError("unknown cause"))
-            self._close(trial, trials[trial.config["trial"]], "failed", cause)
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+            cause = root_cause(trial.get_error() or RuntimeError("unknown cause"))
+            self._close(trial, points[trial.config["trial"]], "failed", cause)
 
         def _close(self, trial: Any, ours: Trial, status: str, error: str | None) -> None:
             _free_group(folder / "groups" / trial.trial_id)
