@@ -22,14 +22,18 @@ class Numbers:
     """Rows whose content is their number, for many small cases."""
 
     shape: tuple[int, ...] = ()
+    dtype = np.dtype(np.int64)
 
     def __init__(self, count: int) -> None:
         self.labels = (np.arange(count) % 2).astype(np.uint8)
         self.gathered = 0
 
-    def gather(self, indices: Any) -> Any:
+    def gather(self, indices: Any, out: Any = None) -> Any:
         self.gathered += 1
-        return np.asarray(indices).copy()
+        if out is None:
+            return np.asarray(indices).copy()
+        out[:] = indices
+        return out
 
 
 def feed(count: int, world: int, size: int, drop_last: bool, prefetch: int = 0) -> list[list[Any]]:
@@ -127,6 +131,19 @@ def test_batches_are_kept_by_whoever_keeps_them(tmp_path: Path) -> None:
     assert np.array_equal(np.concatenate(kept), rows.gather(order))
 
 
+def test_memory_is_used_again_only_when_nobody_holds_it(tmp_path: Path) -> None:
+    rows, order = real_rows(tmp_path, 500), np.arange(500)
+    options: dict[str, Any] = {"batch_size": 5, "rank": 0, "world_size": 1, "drop_last": False}
+    views, addresses = [], []
+    for number, batch in enumerate(batches(rows, order, **options)):
+        addresses.append(batch.rows.ctypes.data)
+        if number % 7 == 0:
+            views.append((number, batch.rows[2:3, 1]))
+    assert len(set(addresses)) < 60, "no memory was used again"
+    for number, view in views:
+        assert np.array_equal(view[0], rows.gather([number * 5 + 2])[0, 1])
+
+
 def feed_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "feed"]
 
@@ -146,10 +163,10 @@ def test_the_thread_ends_when_the_iterator_is_closed() -> None:
 
 def test_an_error_in_the_thread_is_raised_where_batches_are_used() -> None:
     class Broken(Numbers):
-        def gather(self, indices: Any) -> Any:
+        def gather(self, indices: Any, out: Any = None) -> Any:
             if self.gathered == 2:
                 raise OSError("the disk is gone")
-            return super().gather(indices)
+            return super().gather(indices, out)
 
     rows: Any = Broken(100)
     iterator = batches(rows, np.arange(100), batch_size=10, rank=0, world_size=1, drop_last=True)
