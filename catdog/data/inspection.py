@@ -63,6 +63,8 @@ class Plan:
     val_fraction: float
     test_fraction: float
     suffix: str = ""
+    #: Pictures of rejected files that a block may send along, for each reason.
+    thumbnails: int = THUMBNAILS
 
     def shard(self, split: int, number: int) -> str:
         return f"{SPLITS[split]}/part-{number:06d}{self.suffix}.arrow"
@@ -141,7 +143,7 @@ def inspect_block(block: pa.Table, plan: Plan) -> pa.Table:
                 verdict = _judge(entry, data, plan, workspace, shards[0].slot)
             if isinstance(verdict, Rejected):
                 row |= {"reason": verdict.reason, "detail": verdict.detail}
-                if isinstance(data, bytes) and pictured[verdict.reason] < THUMBNAILS:
+                if isinstance(data, bytes) and pictured[verdict.reason] < plan.thumbnails:
                     row["thumbnail"] = thumbnail(data)
                     pictured[verdict.reason] += row["thumbnail"] is not None
             else:

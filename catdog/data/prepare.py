@@ -157,6 +157,8 @@ def prepare(
             settings.val_fraction,
             settings.test_fraction,
             attempt.suffix,
+            # The report shows a few; from thousands of blocks one each is more than enough.
+            max(1, THUMBNAILS * 64 // max(64, len(listing.files) // 128)),
         )
         verdicts = _run(listing, plan, on_progress or (lambda done, total: None))
         account = account_of(verdicts, listing.files, _pixel_digests(listing))
