@@ -20,6 +20,7 @@ import yaml
 
 from catdog.errors import UserError
 from catdog.evaluation.metrics import Array
+from catdog.report import shapes
 from catdog.report.wording import redacted
 from catdog.storage import Location
 
@@ -114,9 +115,9 @@ def load(root: Location) -> Run:
     return Run(
         root=root,
         config=redacted(config),
-        record=redacted(_mapping(reader.json("run.json", {}))),
+        record=redacted(reader.json("run.json", shapes.RECORD) or {}),
         events=redacted(reader.read("events.jsonl", _json_lines, list[Tree]())),
-        manifest=redacted(_mapping(reader.json("data/manifest.json", {}))),
+        manifest=redacted(reader.json("data/manifest.json", shapes.MANIFEST) or {}),
         rejected=reader.table("data/rejected.parquet", {"uri": "", "reason": "unknown"}),
         photos=reader.table("data/photos.parquet", {"uri": ""}),
         models=tuple(_model(reader, name) for name in _model_names(root, config)),
@@ -145,8 +146,14 @@ class _Reader:
             self.problems.append(f"{path} could not be read ({type(err).__name__}) and is left out")
             return missing
 
-    def json(self, path: str, missing: Any) -> Any:
-        return self.read(path, json.loads, missing)
+    def json(self, path: str, shape: shapes.Shape) -> Any:
+        """What a JSON file holds of ``shape``; ``None`` where there is nothing of it."""
+        misfits: list[str] = []
+        found = shapes.fitted(self.read(path, json.loads, None), shape, misfits)
+        if misfits:
+            names = ", ".join(dict.fromkeys(misfits))
+            self.problems.append(f"{path} holds values of another kind, left out: {names}")
+        return found
 
     def table(self, path: str, columns: Mapping[str, Any]) -> pd.DataFrame:
         """A Parquet file with at least ``columns`` (name to default); their nulls are filled."""
@@ -179,10 +186,6 @@ def _mapping(value: Any) -> Tree:
     return value if isinstance(value, dict) else {}
 
 
-def _rows(value: Any) -> list[Tree]:
-    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
-
-
 def _model_names(root: Location, config: Tree) -> list[str]:
     """Models that were asked for, in order, then any other that left files."""
     asked = [str(name) for name in config.get("models") or []]
@@ -197,13 +200,13 @@ def _folders(parent: Location) -> list[str]:
 
 def _model(reader: _Reader, name: str) -> ModelFiles:
     base = f"models/{name}"
-    facts = _mapping(reader.json(f"{base}/model.json", {}))
+    facts = reader.json(f"{base}/model.json", shapes.MODEL) or {}
     table = reader.read(f"{base}/predictions.parquet", _parquet, pd.DataFrame())
     overlays = reader.table(f"{base}/artifacts/gradcam.parquet", {"uri": ""})
     return ModelFiles(
         name=name,
         facts=redacted(facts),
-        history=_rows(reader.json(f"{base}/history.json", None)),
+        history=reader.json(f"{base}/history.json", shapes.HISTORY) or [],
         val=_predictions(reader, table, "val", name),
         test=_predictions(reader, table, "test", name),
         overlays=_overlays(overlays),
@@ -218,7 +221,7 @@ def _seeds(reader: _Reader, name: str) -> tuple[SeedFiles, ...]:
             continue
         base = f"models/{name}/seeds/{folder}"
         table = reader.read(f"{base}/predictions.parquet", _parquet, pd.DataFrame())
-        facts = _mapping(reader.json(f"{base}/model.json", {}))
+        facts = reader.json(f"{base}/model.json", shapes.MODEL) or {}
         label = f"{name}, seed {folder}"
         seeds.append(SeedFiles(int(folder), facts, _predictions(reader, table, "test", label)))
     return tuple(sorted(seeds, key=lambda repeat: repeat.seed))
@@ -265,7 +268,7 @@ def _bytes(value: Any) -> bytes:
 def _sweeps(reader: _Reader) -> dict[str, Tree]:
     found = {}
     for folder in _folders(reader.root / "sweeps"):
-        sweep = _mapping(reader.json(f"sweeps/{folder}/trials.json", {}))
+        sweep = reader.json(f"sweeps/{folder}/trials.json", shapes.SWEEP) or {}
         if sweep:
             found[folder] = sweep
     return found

@@ -41,7 +41,7 @@ class Gallery:
     total: int
 
 
-def confident_mistakes(model: ModelResult, most: int = 8) -> Gallery:
+def confident_mistakes(model: ModelResult, most: int = 9) -> Gallery:
     """Test photos that the model gets wrong, the most certain of its wrong answers first."""
     test = model.files.test
     if test is None:
@@ -89,7 +89,7 @@ def missed_by_all(models: Sequence[ModelResult], most: int = 12) -> Gallery | No
     return Gallery(photos, len(wrong))
 
 
-def most_uncertain(models: Sequence[ModelResult], most: int = 8) -> Gallery:
+def most_uncertain(models: Sequence[ModelResult], most: int = 12) -> Gallery:
     """Test photos whose mean probability over the models is nearest to one half."""
     tests = [model.files.test for model in models if model.files.test is not None]
     rows = shared_photos(tests) if tests else None

@@ -178,7 +178,7 @@ def _model(run: Run, files: ModelFiles, key: str, price: float | None) -> ModelR
 
 def _weights(run: Run, files: ModelFiles) -> str | None:
     """As trained; for a model that is not yet, as asked for."""
-    if "weights" in files.facts:
+    if files.facts.get("weights") is not None:
         return str(files.facts["weights"])
     if files.name == "base_cnn":
         return "none"

@@ -116,7 +116,12 @@ def _strips(report: Report, styles: Mapping[str, int]) -> dict[str, Any]:
         ends = pair.result.ci95
         return strip(ends.low, pair.result.difference, ends.high, span, "plain", zero=True)
 
-    return {"accuracy_strip": of_model, "plain_strip": plain, "pair_strip": of_pair}
+    return {
+        "strip_ends": scale,
+        "accuracy_strip": of_model,
+        "plain_strip": plain,
+        "pair_strip": of_pair,
+    }
 
 
 def _roc(models: list[ModelResult], styles: dict[str, int]) -> list[tuple[Markup, str]]:

@@ -284,6 +284,33 @@ def damage_run(tmp_path_factory: pytest.TempPathFactory, finished_run: Any) -> P
     return path
 
 
+@pytest.mark.parametrize("odd", [None, "text", [], {}, -1, True])
+def test_values_of_another_kind_are_passed_over(new_run: Callable[..., Any], odd: object) -> None:
+    """Every value of every JSON file at once is what nobody expects; names stay names."""
+    run = new_run(n_test=20, models=["base_cnn", "inception_v3"])
+
+    def spoilt(tree: object) -> object:
+        if isinstance(tree, dict):
+            return {key: spoilt(value) for key, value in tree.items()}
+        return [spoilt(item) for item in tree] if isinstance(tree, list) else odd
+
+    for file in run.path.rglob("*.json"):
+        file.write_text(json.dumps(spoilt(json.loads(file.read_text()))))
+    page = built(run)
+    assert [section["id"] for section in page.all("section")][:2] == ["numbers", "cost"]
+    json.loads((run.path / "report.json").read_text())
+
+
+def test_what_was_left_out_is_said(new_run: Callable[..., Any]) -> None:
+    run = new_run(n_test=20, models=["base_cnn"])
+    file = run.path / "models/base_cnn/model.json"
+    tree = json.loads(file.read_text())
+    tree["train"]["seconds"] = "long"
+    file.write_text(json.dumps(tree))
+    words = "models/base_cnn/model.json holds values of another kind, left out: train.seconds"
+    assert words in built(run).text
+
+
 def test_a_photo_of_one_class_only_is_reported(new_run: Callable[..., Any]) -> None:
     run = new_run(n_test=20, models=["base_cnn"])
     file = run.path / "models/base_cnn/predictions.parquet"
