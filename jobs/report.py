@@ -18,11 +18,14 @@ from catdog.command import command
 def main(arguments: list[str]) -> None:
     options = _parse(arguments)
     # After parsing, so that --help answers at once.
-    from catdog import report
+    from catdog import console, report
     from catdog.storage import Location
 
     runs = [Location.of(run) for run in options.runs]
-    print(report.build(runs, price_per_hour=options.price_per_hour))
+    page = report.build(runs, price_per_hour=options.price_per_hour)
+    for sentence in (runs[0] / "report.json").read_json()["verdict"]["sentences"]:
+        console.say(sentence)
+    print(page)
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

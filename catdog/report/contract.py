@@ -106,7 +106,15 @@ def _model(model: ModelResult) -> Tree:
 
 
 def _ensemble(ensemble: Ensemble) -> Tree:
-    return {"name": ensemble.name, "test": _evaluation(ensemble.test)}
+    gain = ensemble.gain
+    return {
+        "name": ensemble.name,
+        "test": _evaluation(ensemble.test),
+        "against": ensemble.against,
+        "accuracy_difference": gain.difference,
+        "ci95": gain.ci95,
+        "mcnemar_p": gain.mcnemar_p,
+    }
 
 
 def _evaluation(result: Evaluation | None) -> Tree | None:

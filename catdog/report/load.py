@@ -187,9 +187,11 @@ def _mapping(value: Any) -> Tree:
 
 
 def _model_names(root: Location, config: Tree) -> list[str]:
-    """Models that were asked for, in order, then any other that left files."""
-    asked = [str(name) for name in config.get("models") or []]
-    return list(dict.fromkeys([*asked, *_folders(root / "models")]))
+    """Models that were asked for, in order; without settings those that left files."""
+    asked = config.get("models")
+    if not isinstance(asked, list):
+        return _folders(root / "models")
+    return list(dict.fromkeys(str(name) for name in asked))
 
 
 def _folders(parent: Location) -> list[str]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from catdog.evaluation import metrics
+from catdog.report.alignment import averaged, shared_photos
 from catdog.report.load import Overlay
-from catdog.report.results import ModelResult, averaged, shared_photos
+from catdog.report.results import ModelResult
 from catdog.report.wording import NBSP, file_name, percent, visible
 
 CLASSES = ("cat", "dog")

@@ -6,11 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
-import numpy.typing as npt
-
 from catdog.evaluation import metrics
 from catdog.evaluation.metrics import Array, Comparison, Evaluation, Interval, Spread, Temperature
+from catdog.report.alignment import aligned, averaged
 from catdog.report.load import ModelFiles, Predictions, Run, Tree
 
 
@@ -92,11 +90,17 @@ class Pair:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Models averaged, or one averaged over mirror images: no training, only arithmetic."""
+    """Models averaged, or one averaged over mirror images: no training, only arithmetic.
+
+    ``gain`` compares it with the model named ``against``: the same one without mirror images, or
+    the most accurate of those that are averaged.
+    """
 
     name: str
     run: Run
     test: Evaluation
+    against: str
+    gain: Comparison
 
 
 @dataclass(frozen=True)
@@ -254,7 +258,7 @@ def _pairs(models: Sequence[ModelResult]) -> tuple[Pair, ...]:
     for a, b in combinations(models, 2):
         if a.files.test is None or b.files.test is None:
             continue
-        joined = _aligned([a.files.test, b.files.test])
+        joined = aligned([a.files.test, b.files.test])
         if joined is not None:
             labels, (logits_a, logits_b) = joined
             found.append((a, b, metrics.compare(labels, logits_a, logits_b)))
@@ -272,48 +276,22 @@ def _seed_difference(a: ModelFiles, b: ModelFiles) -> Spread | None:
     return metrics.spread(differences) if len(differences) > 1 else None
 
 
-def _aligned(all_predictions: Sequence[Predictions]) -> tuple[Array, list[Array]] | None:
-    """Labels and each model's logits on the photos that all have judged; ``None``: there are none.
-
-    A photo whose label differs between two runs is left out, for it was not the same question.
-    """
-    rows = shared_photos(all_predictions)
-    if rows is None:
-        return None
-    picked = [
-        (p.labels[index], p.logits[index]) for p, index in zip(all_predictions, rows, strict=True)
-    ]
-    return picked[0][0], [logits for _, logits in picked]
-
-
-def shared_photos(all_predictions: Sequence[Predictions]) -> list[npt.NDArray[np.intp]] | None:
-    """For each model the rows of the photos that all have judged, in one order of photos."""
-    tables = [dict(zip(p.uris, p.labels, strict=True)) for p in all_predictions]
-    first, *others = tables
-    common = [
-        uri for uri, label in first.items() if all(other.get(uri) == label for other in others)
-    ]
-    if not common:
-        return None
-    places = [{uri: i for i, uri in enumerate(p.uris)} for p in all_predictions]
-    return [np.array([place[uri] for uri in common]) for place in places]
-
-
 def _ensembles(run: Run) -> Iterator[Ensemble]:
     """The average of all models, and each model averaged over the picture and its mirror image."""
-    tests = [files.test for files in run.models if files.test is not None]
-    if len(tests) > 1 and (joined := _aligned(tests)) is not None:
+    ready = [(files.name, files.test) for files in run.models if files.test is not None]
+    joined = aligned([test for _, test in ready]) if len(ready) > 1 else None
+    if joined is not None:
         labels, logits = joined
-        yield Ensemble("average", run, metrics.evaluate(labels, averaged(logits)))
-    for files in run.models:
-        if files.test is not None and files.test.mirrored is not None:
-            result = metrics.evaluate(files.test.labels, files.test.mirrored)
-            yield Ensemble(f"{files.name}+tta", run, result)
+        right = [int(metrics.correct(labels, each).sum()) for each in logits]
+        best = right.index(max(right))
+        yield _ensemble("average", run, labels, averaged(logits), ready[best][0], logits[best])
+    for name, test in ready:
+        if test.mirrored is not None:
+            yield _ensemble(f"{name}+tta", run, test.labels, test.mirrored, name, test.logits)
 
 
-def averaged(logits: Sequence[Array]) -> Array:
-    """Logit of the mean probability of several models, all (n,)."""
-    mean = np.mean([metrics.probabilities(each) for each in logits], axis=0)
-    # 1e-12 keeps a photo on which all are certain finite; it changes no decision.
-    mean = np.clip(mean, 1e-12, 1 - 1e-12)
-    return np.asarray(np.log(mean) - np.log1p(-mean))
+def _ensemble(
+    name: str, run: Run, labels: Array, logits: Array, against: str, theirs: Array
+) -> Ensemble:
+    gain = metrics.compare(labels, logits, theirs)
+    return Ensemble(name, run, metrics.evaluate(labels, logits), against, gain)

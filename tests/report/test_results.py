@@ -57,6 +57,11 @@ def test_the_average_is_of_probabilities(report: Report, finished_run: Any) -> N
     assert average.test.accuracy == pytest.approx(sk.accuracy_score(labels, mean > 0.5))
     assert average.test.loss == pytest.approx(sk.log_loss(labels, mean))
     assert average.test.auc == pytest.approx(sk.roc_auc_score(labels, mean))
+    best = max(report.models, key=lambda m: m.test.accuracy if m.test else 0)
+    assert average.against == best.name
+    assert best.test is not None
+    expected = average.test.accuracy - best.test.accuracy
+    assert average.gain.difference == pytest.approx(expected)
 
 
 def test_mirror_images_are_evaluated_where_they_were_predicted(
