@@ -47,7 +47,7 @@ class Overlay(NamedTuple):
     heatmap: bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SeedFiles:
     """A repeat of a model's training with another seed."""
 
@@ -56,7 +56,7 @@ class SeedFiles:
     test: Predictions | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelFiles:
     """What a run wrote about one model; all of it may be missing."""
 
@@ -69,7 +69,7 @@ class ModelFiles:
     seeds: tuple[SeedFiles, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One run directory in memory. Tables are empty where their file is missing."""
 

@@ -10,6 +10,7 @@ from catdog.evaluation import metrics
 from catdog.evaluation.metrics import Array, Comparison, Evaluation, Interval, Spread, Temperature
 from catdog.report.alignment import aligned, averaged
 from catdog.report.load import ModelFiles, Predictions, Run, Tree
+from catdog.report.wording import visible
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Calibration:
     loss: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelResult:
     """One model of one run. ``key`` names it in this report, also among several runs."""
 
@@ -62,7 +63,7 @@ class ModelResult:
         return self.name != "base_cnn" and self.weights == "none"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pair:
     """Two models on the photos that both judged; ``p_holm`` corrects for the number of pairs."""
 
@@ -88,7 +89,7 @@ class Pair:
         return self.told_apart and self.gain(model) > 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ensemble:
     """Models averaged, or one averaged over mirror images: no training, only arithmetic.
 
@@ -103,7 +104,7 @@ class Ensemble:
     gain: Comparison
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Report:
     runs: tuple[Run, ...]
     models: tuple[ModelResult, ...]
@@ -114,6 +115,10 @@ class Report:
     @property
     def first(self) -> Run:
         return self.runs[0]
+
+    def label(self, run: Run) -> str:
+        """The name of one of the runs in this report."""
+        return run_labels(self.runs)[self.runs.index(run)]
 
     @property
     def evaluated(self) -> list[ModelResult]:
@@ -141,7 +146,7 @@ class Report:
 
 def assemble(runs: Sequence[Run], price_per_hour: float | None = None) -> Report:
     """Evaluate all models of ``runs`` and compare each with each."""
-    labels = _run_labels(runs)
+    labels = run_labels(runs)
     models = tuple(
         _model(run, files, files.name if index == 0 else f"{files.name} @ {label}", price_per_hour)
         for index, (run, label) in enumerate(zip(runs, labels, strict=True))
@@ -156,9 +161,9 @@ def assemble(runs: Sequence[Run], price_per_hour: float | None = None) -> Report
     )
 
 
-def _run_labels(runs: Sequence[Run]) -> list[str]:
-    """Names of runs, numbered where two are equal."""
-    names = [run.name for run in runs]
+def run_labels(runs: Sequence[Run]) -> list[str]:
+    """Names of runs, made visible, numbered where two are equal."""
+    names = [visible(run.name) for run in runs]
     return [
         name if names.count(name) == 1 else f"{name} ({names[: i + 1].count(name)})"
         for i, name in enumerate(names)

@@ -198,9 +198,19 @@ def strip(
 
 def swatch(index: int) -> Markup:
     """Line and marker of a series, for legends and tables."""
+    line = f'<path class="line s{index % 5}" d="M0 7H22"/>'
+    return _swatch(f"{line}{_marker(index)}")
+
+
+def marker_swatch(index: int) -> Markup:
+    """The marker of a series without its line."""
+    return _swatch(_marker(index))
+
+
+def _marker(index: int) -> str:
     shape = marker_shape(MARKERS[index % len(MARKERS)], 11, 7)
-    return trusted(
-        f'<svg class="swatch" viewBox="0 0 22 14" aria-hidden="true">'
-        f'<path class="line s{index % 5}" d="M0 7H22"/>'
-        f'<path class="mark s{index % 5}" d="{shape}"/></svg>'
-    )
+    return f'<path class="mark s{index % 5}" d="{shape}"/>'
+
+
+def _swatch(parts: str) -> Markup:
+    return trusted(f'<svg class="swatch" viewBox="0 0 22 14" aria-hidden="true">{parts}</svg>')

@@ -26,8 +26,11 @@ from catdog.report.wording import (
 
 @dataclass(frozen=True)
 class Verdict:
-    """``headline`` is the one sentence, ``support`` the facts behind it, ``transfer`` what
-    pretrained weights bought, ``cautions`` what a reader must know before believing any of it."""
+    """What the report says first.
+
+    ``headline`` is the one sentence, ``support`` the facts behind it, ``transfer`` what pretrained
+    weights bought, ``cautions`` what a reader must know before believing any of it.
+    """
 
     headline: str
     support: str
@@ -47,7 +50,7 @@ def judge(report: Report) -> Verdict:
 def name_of(model: ModelResult, report: Report) -> str:
     """A model's name for people; with its run where there are several."""
     text = title(model.name)
-    return text if len(report.runs) == 1 else f"{text} ({visible(model.run.name)})"
+    return text if len(report.runs) == 1 else f"{text} ({report.label(model.run)})"
 
 
 def _headline(report: Report) -> tuple[str, str]:
@@ -183,7 +186,7 @@ def _cautions(report: Report) -> list[str]:
     several = len(report.runs) > 1
     found = []
     for run in report.runs:
-        where = f"{visible(run.name)}: " if several else ""
+        where = f"{report.label(run)}: " if several else ""
         found += [f"{where}{text}" for text in _of_run(run)]
         notes = [visible(str(note)) for note in run.record.get("notes") or []]
         # The run's own notes name a backbone that had to go without; once is enough.
@@ -255,7 +258,7 @@ def _no_better_than_one_answer(report: Report) -> list[str]:
     if not weak:
         return []
     line = (
-        f"{_names(weak, report)} cannot be told from always answering “{answer}”, which is right "
-        f"for {percent(share)} of the test photos."
+        f"Always answering “{answer}” would be right for {percent(share)} of the test photos; "
+        f"nothing shows that {_names(weak, report)} can do better."
     )
     return [line]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
@@ -14,13 +15,9 @@ from catdog.report.photos import confident_mistakes, missed_by_all, most_uncerta
 from catdog.report.quality import inspect
 from catdog.report.results import ModelResult, Report
 from catdog.report.slices import Cell, dimensions
-from catdog.report.svg import MARKERS, marker_shape, strip, swatch, trusted
+from catdog.report.svg import marker_swatch, strip, swatch
 from catdog.report.verdict import Verdict, name_of
-from catdog.report.wording import (
-    listed,
-    plural,
-    visible,
-)
+from catdog.report.wording import listed, plural, visible
 
 
 def context(report: Report, verdict: Verdict) -> dict[str, Any]:
@@ -37,10 +34,11 @@ def context(report: Report, verdict: Verdict) -> dict[str, Any]:
         "same_photos": len({model.test.n for model in ready if model.test}) <= 1,
         "several": len(report.runs) > 1,
         "name": lambda model: name_of(model, report),
+        "run_name": report.label,
         "swatch": lambda model: swatch(styles[model.key]),
         "weights_words": weights_words,
         "origin_words": origin_words,
-        "run_title": listed([visible(run.name) for run in report.runs]),
+        "run_title": listed([report.label(run) for run in report.runs]),
         "run_line": _run_line(report),
         "any_seeds": any(model.seeds for model in report.models),
         "any_seed_pairs": any(pair.over_seeds for pair in report.pairs),
@@ -67,9 +65,9 @@ def _run_line(report: Report) -> str:
     when = str(run.record.get("finished_at") or run.record.get("started_at") or "")[:10]
     photos = run.manifest.get("kept")
     parts = [
-        "Runs " + listed([visible(r.name) for r in report.runs])
+        "Runs " + listed([report.label(each) for each in report.runs])
         if len(report.runs) > 1
-        else f"Run {visible(run.name)}",
+        else f"Run {report.label(run)}",
         visible(when),
         plural(photos, "picture") if photos is not None else "",
     ]
@@ -198,29 +196,42 @@ def _slices(
     return found
 
 
-def _sweep(run: Run, name: str, price: float | None) -> tuple[Any, ...]:
-    """Trials best first, the settings that were swept, a chart, and what the sweep cost."""
+@dataclass(frozen=True)
+class SweepView:
+    """A sweep as shown: trials best first, the names of what was swept, and charts.
+
+    ``markers`` explain the first chart: a marker for each number of unfrozen blocks.
+    """
+
+    run: Run
+    model: str
+    trials: list[Tree]
+    best: str | None
+    keys: list[str]
+    by_rate: Markup | None
+    by_epoch: Markup | None
+    markers: list[tuple[Markup, str]]
+    words: str
+
+
+def _sweep(run: Run, name: str, price: float | None) -> SweepView:
     sweep = run.sweeps[name]
     facts = ("id", "config", "val_accuracy", "epochs", "seconds", "status", "history")
-    trials = [
-        {fact: trial.get(fact) for fact in facts}
-        for trial in sweep.get("trials") or []
-        if isinstance(trial, dict)
-    ]
-    trials.sort(key=lambda t: -(t.get("val_accuracy") or -1.0))
-    keys = list(dict.fromkeys(key for t in trials for key in (t.get("config") or {})))
+    trials = [{fact: trial.get(fact) for fact in facts} for trial in sweep.get("trials") or []]
+    trials.sort(key=lambda trial: -(trial["val_accuracy"] or -1.0))
+    best = (sweep.get("best") or {}).get("id")
     kinds = charts.block_kinds(trials)
-    legend = [
-        (
-            trusted(
-                f'<svg class="swatch" viewBox="0 0 22 14" aria-hidden="true">'
-                f'<path class="mark s{i % 5}" d="{marker_shape(MARKERS[i % 5], 11, 7)}"/></svg>'
-            ),
-            f"{kind} {'block' if kind == '1' else 'blocks'} unfrozen",
-        )
-        for i, kind in enumerate(kinds)
-    ]
-    words = sweep_words(run, sweep, trials, price)
-    best = sweep.get("best") if isinstance(sweep.get("best"), dict) else None
-    curves = charts.trial_curves(trials, str(best.get("id")) if best else None)
-    return run, name, trials, best, keys, (charts.sweep_chart(trials), curves), legend, words
+    return SweepView(
+        run=run,
+        model=name,
+        trials=trials,
+        best=best,
+        keys=list(dict.fromkeys(key for trial in trials for key in (trial["config"] or {}))),
+        by_rate=charts.sweep_chart(trials),
+        by_epoch=charts.trial_curves(trials, best),
+        markers=[
+            (marker_swatch(index), f"{kind} {'block' if kind == '1' else 'blocks'} unfrozen")
+            for index, kind in enumerate(kinds)
+        ],
+        words=sweep_words(run, sweep, trials, price),
+    )
