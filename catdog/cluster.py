@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,12 +35,15 @@ def connected() -> Iterator[None]:
     if ray.is_initialized():  # somebody else's, as in tests
         yield
         return
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     ray.init(
         address=os.environ.get("RAY_ADDRESS") or None,
         include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
         log_to_driver=False,
         logging_level="ERROR",
     )
+    # Ray's own handler would end this process on the spot.
+    signal.signal(signal.SIGTERM, on_sigterm)
     _quiet_ray()
     try:
         yield

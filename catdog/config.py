@@ -105,7 +105,9 @@ class FineTuneSettings(Settings):
         rotation=0.03, zoom=0.1, translation=0.1
     )
     views: int = Field(
-        0, ge=0, description="fixed augmented views kept per photo; 0: augment the pixels each epoch"
+        0,
+        ge=0,
+        description="fixed augmented views kept per photo; 0: augment the pixels each epoch",
     )
 
 
@@ -126,7 +128,9 @@ class SweepSettings(Settings):
 class ComputeSettings(Settings):
     workers: int = Field(2, ge=0, description="training workers; 0: all GPUs, else all nodes")
     use_gpu: bool | None = Field(None, description="none: GPUs where there are any")
-    cpus_per_worker: int | None = Field(None, ge=1, description="none: what the cluster has, shared")
+    cpus_per_worker: int | None = Field(
+        None, ge=1, description="none: what the cluster has, shared"
+    )
     precision: Precision = "auto"
     xla: bool = False
     max_restarts: int = Field(3, ge=0)

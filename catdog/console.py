@@ -30,7 +30,9 @@ def say(line: str = "") -> None:
 
 
 def stage(name: str, explanation: str = "") -> None:
-    _out.print(f"── {name}" + (f"  {explanation}" if explanation else ""), markup=False, style="bold")
+    _out.print(
+        f"── {name}" + (f"  {explanation}" if explanation else ""), markup=False, style="bold"
+    )
 
 
 def warn(line: str) -> None:

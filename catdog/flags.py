@@ -45,7 +45,9 @@ def training_parser() -> argparse.ArgumentParser:
         choices=sorted(PRESETS),
         help="sample (default without --data), laptop (default with --data) or cluster",
     )
-    where.add_argument("--config", metavar="FILE", help="settings as YAML, e.g. a run's config.yaml")
+    where.add_argument(
+        "--config", metavar="FILE", help="settings as YAML, e.g. a run's config.yaml"
+    )
     where.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -56,7 +58,9 @@ def training_parser() -> argparse.ArgumentParser:
     )
     where.add_argument("--dry-run", action="store_true", help="check everything, print the plan")
     model = parser.add_argument_group("models")
-    model.add_argument("--models", nargs="+", choices=MODEL_NAMES, metavar="MODEL", help=", ".join(MODEL_NAMES))
+    model.add_argument(
+        "--models", nargs="+", choices=MODEL_NAMES, metavar="MODEL", help=", ".join(MODEL_NAMES)
+    )
     model.add_argument("--weights", choices=("imagenet", "none"), help="weights of all backbones")
     model.add_argument(
         "--weights-for",
@@ -100,7 +104,11 @@ def config_from(arguments: argparse.Namespace) -> Config:
     if arguments.epochs is not None:
         tree["scratch"]["backbone_epochs"] = None
     if arguments.models:
-        kept = {name: size for name, size in tree["model_image_size"].items() if name in arguments.models}
+        kept = {
+            name: size
+            for name, size in tree["model_image_size"].items()
+            if name in arguments.models
+        }
         tree["model_image_size"] = kept
     for assignment in arguments.assignments:
         _assign(tree, assignment)

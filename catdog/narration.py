@@ -98,4 +98,7 @@ class Narrator:
 
 
 def settings_line(config: dict[str, Any]) -> str:
-    return ", ".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in config.items())
+    return ", ".join(
+        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in config.items()
+    )

@@ -86,9 +86,7 @@ def prepare_data(
     return dataset
 
 
-def fetch_weights(
-    config: Config, session: Session, storage: Location
-) -> dict[ModelName, Weights]:
+def fetch_weights(config: Config, session: Session, storage: Location) -> dict[ModelName, Weights]:
     """Pretrained weights by backbone; the sample alone goes on where there is no network."""
     found: dict[ModelName, Weights] = {}
     for name in config.models:
@@ -135,9 +133,7 @@ def _extract(
 
     with console.progress(f"features of {name}", 1.0) as advance:
         request = plan.feature_request(name)
-        return extract(
-            plan.dataset, request, list(boundaries), storage, workers, _counted(advance)
-        )
+        return extract(plan.dataset, request, list(boundaries), storage, workers, _counted(advance))
 
 
 def _kept_features(
@@ -253,8 +249,6 @@ def report(run: RunDirectory, session: Session) -> Location:
 
     session.stage("report")
     return build([run.root])
-
-
 
 
 def _counted(advance: console.Advance) -> Any:

@@ -92,7 +92,9 @@ class Plan:
     ) -> TrainingJob:
         config = self.config
         cut = self.boundary_of(name, settings)
-        kept = features.get(cut) if isinstance(settings, FineTuneSettings) and settings.views else None
+        kept = (
+            features.get(cut) if isinstance(settings, FineTuneSettings) and settings.views else None
+        )
         fine_tuned = isinstance(settings, FineTuneSettings)
         return TrainingJob(
             output=output.uri,

@@ -1,7 +1,7 @@
 """The whole job: photos in, three trained classifiers and an honest comparison out.
 
-    python jobs/train.py --data PATH
-    ray job submit --working-dir . -- python jobs/train.py --data s3://… --storage s3://…
+python jobs/train.py --data PATH
+ray job submit --working-dir . -- python jobs/train.py --data s3://… --storage s3://…
 """
 
 from __future__ import annotations

@@ -80,9 +80,7 @@ class Predictor:
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         self.dataset = open_dataset(dataset)
-        self.forward = {
-            name: _logits(load_keras(Location.of(uri))) for name, uri in models.items()
-        }
+        self.forward = {name: _logits(load_keras(Location.of(uri))) for name, uri in models.items()}
 
     def __call__(self, chunk: dict[str, Any]) -> list[dict[str, Any]]:
         split = chunk["split"]

@@ -87,13 +87,17 @@ def build(architecture: Architecture) -> keras.Model:
 def _base_cnn(architecture: Architecture, x: keras.KerasTensor) -> keras.KerasTensor:
     from keras import layers
 
-    blocks = ((32, 7, "same"), (64, 5, "valid"), (128, 3, "valid"), (256, 3, "valid"), (256, 3, "valid"))
+    blocks = (
+        (32, 7, "same"),
+        (64, 5, "valid"),
+        (128, 3, "valid"),
+        (256, 3, "valid"),
+        (256, 3, "valid"),
+    )
     for index, (filters, kernel, padding) in enumerate(blocks, start=1):
         x = layers.Conv2D(filters, kernel, padding=padding, name=f"conv{index}")(x)
         x = layers.ReLU(name=f"relu{index}")(x)
-        x = layers.BatchNormalization(
-            momentum=MOMENTUM, synchronized=True, name=f"bn{index}"
-        )(x)
+        x = layers.BatchNormalization(momentum=MOMENTUM, synchronized=True, name=f"bn{index}")(x)
         x = layers.MaxPooling2D(name=f"pool{index}")(x)
         x = layers.Dropout(architecture.dropout, name=f"dropout{index}")(x)
     x = layers.GlobalMaxPooling2D(name=POOLED)(x)

@@ -116,7 +116,7 @@ def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any]:
                 "val_loss": validated.mean_loss,
                 "val_accuracy": validated.accuracy,
                 "images_per_second": trained.rows / train_s,
-                "learning_rate": float(trainee.optimizer.learning_rate),
+                "learning_rate": trainee.schedule.at((epoch - 1) * trainee.steps_per_epoch),
             }
             best = progress.is_best(row)
             if best and rank.is_chief:
@@ -233,8 +233,8 @@ class Trainee:
         if not math.isfinite(sums.loss):
             raise TrainingDiverged(
                 f"{job.name}: the loss is {sums.loss} after epoch {epoch} "
-                f"(step {int(self.optimizer.iterations)}, learning rate "
-                f"{float(self.optimizer.learning_rate):.3g}); try a lower learning rate or "
+                f"(step {done + self.steps_per_epoch}, learning rate "
+                f"{self.schedule.at(done):.3g}); try a lower learning rate or "
                 "--set compute.precision=float32; the best epoch so far is kept"
             )
         return sums

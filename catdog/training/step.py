@@ -31,7 +31,9 @@ class SummedAdamW(keras.optimizers.AdamW):
     here the sum comes first. ``rate_factors`` gives layers a smaller rate (by variable path).
     """
 
-    def __init__(self, *args: Any, rate_factors: dict[str, float] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, rate_factors: dict[str, float] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.rate_factors = rate_factors or {}
         self._factor_of: dict[Any, float] = {}
@@ -46,7 +48,9 @@ class SummedAdamW(keras.optimizers.AdamW):
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
         return list(grads_and_vars)
 
-    def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
+    def _backend_update_step(
+        self, grads: Any, trainable_variables: Any, learning_rate: Any
+    ) -> None:
         # Without Keras' detour through the cross-replica context (one context switch and one
         # traced function for every variable): each worker holds one replica and all gradients.
         for gradient, variable in zip(grads, trainable_variables, strict=True):
@@ -120,9 +124,7 @@ def make_augmentation(settings: AugmentationSettings | None) -> keras.Sequential
     if settings.zoom:
         layers.append(keras.layers.RandomZoom((-settings.zoom, settings.zoom)))
     if settings.translation:
-        layers.append(
-            keras.layers.RandomTranslation(settings.translation, settings.translation)
-        )
+        layers.append(keras.layers.RandomTranslation(settings.translation, settings.translation))
     if settings.brightness:
         layers.append(keras.layers.RandomBrightness(settings.brightness))
     if settings.contrast:
@@ -182,7 +184,9 @@ class GlobalStep:
         ]
         # XLA compiles the arithmetic; the collectives stay outside.
         self._forward_backward = (
-            tf.function(self._gradients, jit_compile=True, autograph=False) if xla else self._gradients
+            tf.function(self._gradients, jit_compile=True, autograph=False)
+            if xla
+            else self._gradients
         )
         # Nothing in them needs autograph, and without it they are traced faster.
         scalar = tf.TensorSpec((), tf.float32)

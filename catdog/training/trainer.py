@@ -48,7 +48,9 @@ class Workers:
     stall_limit_s: int = 600
 
     @classmethod
-    def of(cls, settings: ComputeSettings, count: int, cpus: int, gpu: bool, policy: str) -> Workers:
+    def of(
+        cls, settings: ComputeSettings, count: int, cpus: int, gpu: bool, policy: str
+    ) -> Workers:
         return cls(count, cpus, gpu, policy, settings.max_restarts, settings.stall_limit_s)
 
 

@@ -52,8 +52,12 @@ class FeatureRequest:
         # Pooled features feed heads only and are always of the plain photos.
         architecture = asdict(self.architecture) | {"dropout": None}
         facts = [dataset.manifest["fingerprint"], architecture, self.weights_hash, self.precision]
-        augmented = self.augmentation.model_dump(mode="json") if self.views_at(boundary) > 1 else None
-        return digest([*facts, boundary, self.views_at(boundary), augmented, self.seed if augmented else 0])
+        augmented = (
+            self.augmentation.model_dump(mode="json") if self.views_at(boundary) > 1 else None
+        )
+        return digest(
+            [*facts, boundary, self.views_at(boundary), augmented, self.seed if augmented else 0]
+        )
 
     def views_at(self, boundary: str) -> int:
         return 1 if boundary == POOLED else self.views
@@ -99,7 +103,12 @@ def _compute(
     import ray.data
 
     chunks = [
-        {"split": split, "start": start, "stop": min(start + CHUNK, count), "name": f"{start:08d}.arrow"}
+        {
+            "split": split,
+            "start": start,
+            "stop": min(start + CHUNK, count),
+            "name": f"{start:08d}.arrow",
+        }
         for split in SPLITS
         for count in [len(dataset.rows(split))]
         for start in range(0, count, CHUNK)
@@ -107,7 +116,9 @@ def _compute(
     waiting = [
         chunk
         for chunk in chunks
-        if not all((target / chunk["split"] / chunk["name"]).exists() for target in targets.values())
+        if not all(
+            (target / chunk["split"] / chunk["name"]).exists() for target in targets.values()
+        )
     ]
     total = sum(chunk["stop"] - chunk["start"] for chunk in chunks)
     done = total - sum(chunk["stop"] - chunk["start"] for chunk in waiting)

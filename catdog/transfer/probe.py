@@ -45,7 +45,9 @@ def fit(features: FeatureSet, output: Location) -> dict[str, Any]:
 
 def _fit(features: FeatureSet) -> tuple[dict[str, Any], NDArray[Any], NDArray[Any]]:
     started = time.monotonic()
-    (x, y), (x_val, y_val), (x_test, y_test) = (_arrays(features, s) for s in ("train", "val", "test"))
+    (x, y), (x_val, y_val), (x_test, y_test) = (
+        _arrays(features, s) for s in ("train", "val", "test")
+    )
     mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-6
     best: tuple[float, NDArray[Any], NDArray[Any], float] | None = None
     for strength in STRENGTHS:

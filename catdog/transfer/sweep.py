@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from catdog.config import SweepSettings
@@ -202,7 +203,9 @@ def _recorder(
             self._close(trial, ours, status, None)
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            cause = root_cause(trial.get_error() or RuntimeError("unknown cause"))
+            # The file on the driver's disk; the copy in storage may come later.
+            lines = Path(trial.error_file).read_text().strip().splitlines()
+            cause = lines[-1].partition("RunFailed: ")[2] or lines[-1]
             self._close(trial, points[trial.config["trial"]], "failed", cause)
 
         def _close(self, trial: Any, ours: Trial, status: str, error: str | None) -> None:
