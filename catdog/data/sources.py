@@ -25,6 +25,7 @@ from catdog.storage import Location, retried
 #: A file above this is not read whole: no photo within the limit on pixels is so large.
 MAX_FILE_BYTES = 1 << 30
 _HEAD_BYTES = 1 << 16
+_PIECE = 1 << 24
 
 FILES = pa.schema(
     [
@@ -248,10 +249,7 @@ def read(base: Location, path: str, offset: int, size: int) -> bytes:
     """
     wanted = size if size <= MAX_FILE_BYTES else _HEAD_BYTES
     if base.is_local:
-        with open(path, "rb", buffering=0) as file:
-            if offset:
-                file.seek(offset)
-            return _read_up_to(file, wanted)
+        return _read_local(path, offset, wanted)
 
     def fetch() -> bytes:
         with base.filesystem.open_input_file(path) as stream:
@@ -263,15 +261,18 @@ def read(base: Location, path: str, offset: int, size: int) -> bytes:
     return retried(fetch, base)
 
 
-def _read_up_to(file: Any, wanted: int) -> bytes:
-    if wanted < 0:
-        wanted = MAX_FILE_BYTES
-    # One byte more than the listing says would show a file that grew; the rest of it is the photo.
-    parts, left = [], wanted + 1 if wanted < _HEAD_BYTES else wanted
-    while left > 0 and (part := file.read(left)):
-        parts.append(part)
-        left -= len(part)
-    return parts[0][:wanted] if len(parts) == 1 else b"".join(parts)[:wanted]
+def _read_local(path: str, offset: int, wanted: int) -> bytes:
+    """At most ``wanted`` bytes (-1: all). A file object would cost as much as the reading."""
+    left, parts = MAX_FILE_BYTES if wanted < 0 else wanted, []
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while left > 0 and (part := os.pread(file, min(left, _PIECE), offset)):
+            parts.append(part)
+            offset += len(part)
+            left -= len(part)
+    finally:
+        os.close(file)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _printable(path: str) -> str:
