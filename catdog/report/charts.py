@@ -14,7 +14,7 @@ from catdog.evaluation import metrics
 from catdog.report.load import Tree
 from catdog.report.results import ModelResult
 from catdog.report.slices import Dimension
-from catdog.report.svg import MARKERS, Plot, Point, ticks
+from catdog.report.svg import Plot, Point, series, series_marker, ticks
 from catdog.report.wording import percent, plural, title, visible
 
 PHASE_NAMES = {"scratch": "from scratch", "probe": "probe", "finetune": "fine-tuning"}
@@ -48,7 +48,7 @@ def training_curve(
     what: str,
     y_range: tuple[float, float],
     restarts: Sequence[Tree],
-    series: int,
+    index: int,
 ) -> Markup:
     """``what`` (``accuracy`` or ``loss``) over all epochs: training dashed, validation solid.
 
@@ -67,7 +67,7 @@ def training_curve(
         epoch = _position(rows, event.get("phase"), event.get("epoch"))
         if epoch:
             plot.vertical(epoch, "restart")
-    for key, style in ((what, "train"), (f"val_{what}", f"val s{series}")):
+    for key, style in ((what, "train"), (f"val_{what}", f"val {series(index)}")):
         points = [
             (float(i), min(high, max(low, _number(row.get(key))))) for i, row in enumerate(rows, 1)
         ]
@@ -131,7 +131,7 @@ def roc(models: Sequence[ModelResult], styles: dict[str, int], corner: float = 1
             continue
         false, true = metrics.roc_curve(files.labels, files.logits)
         points = [(float(x), float(y)) for x, y in zip(false, true, strict=True)]
-        plot.line(_within(points, corner), f"s{styles[model.key]}")
+        plot.line(_within(points, corner), series(styles[model.key]))
         words.append(f"{title(model.name)} {test.auc:.3f}")
     part = "ROC curves" if corner == 1 else "Upper left corner of the ROC curves"
     return plot.svg(f"{part}. Area under the curve: {', '.join(words)}.")
@@ -164,14 +164,14 @@ def reliability(model: ModelResult) -> Markup:
     plot.y_axis("really dogs, %", at, _percent_tick)
     plot.x_axis("probability of dog given, %", at, _percent_tick)
     plot.line([(0, 0), (1, 1)], "chance")
-    series = {"before": metrics.reliability(files.labels, files.logits)}
+    kinds = {"before": metrics.reliability(files.labels, files.logits)}
     words = f"calibration error {percent(test.ece)} as trained"
     if model.calibration is not None:
         scaled = files.logits / model.calibration.temperature.value
-        series["after"] = metrics.reliability(files.labels, scaled)
+        kinds["after"] = metrics.reliability(files.labels, scaled)
         words += f", {percent(model.calibration.ece)} after temperature scaling"
-    whiskers = list(series)[-1]
-    for style, bins in series.items():
+    whiskers = list(kinds)[-1]
+    for style, bins in kinds.items():
         for part in bins:
             if style == whiskers:
                 ends = metrics.wilson(round(part.dogs * part.n), part.n)
@@ -203,9 +203,9 @@ def slice_chart(dimension: Dimension, styles: dict[str, int]) -> Markup:
         middle = (len(part.cells) - 1) / 2
         for place, (key, cell) in enumerate(part.cells.items()):
             shift, index = 13 * (place - middle), styles[key]
-            plot.interval(i, cell.interval.low, cell.interval.high, f"s{index}", shift)
+            plot.interval(i, cell.interval.low, cell.interval.high, series(index), shift)
             hint = f"{title(key)}, {part.name}: {percent(cell.accuracy)} of {cell.n}"
-            plot.mark(i, cell.accuracy, MARKERS[index % 5], f"s{index}", hint, shift=shift)
+            plot.mark(i, cell.accuracy, series_marker(index), series(index), hint, shift=shift)
             words.append(hint)
     return plot.svg(f"Accuracy by {dimension.title}. {'; '.join(words)}.")
 
@@ -231,9 +231,9 @@ def sweep_chart(trials: Sequence[Tree]) -> Markup | None:
     kinds = block_kinds(trials)
     for rate, value, trial in shown:
         blocks = str(trial["config"].get("unfrozen_blocks", ""))
-        index = kinds.index(blocks) % 5
+        index = kinds.index(blocks)
         hint = f"trial {trial.get('id')}: {percent(value)} at {rate:.2g}, {blocks} blocks unfrozen"
-        plot.mark(rate, value, MARKERS[index], f"s{index}", hint)
+        plot.mark(rate, value, series_marker(index), series(index), hint)
     best = max(shown, key=lambda s: s[1])
     plot.mark(best[0], best[1], "circle", "ring", radius=8)
     words = f"best {percent(best[1])} at a learning rate of {best[0]:.2g}"

@@ -165,7 +165,7 @@ def run_labels(runs: Sequence[Run]) -> list[str]:
     """Names of runs, made visible, numbered where two are equal."""
     names = [visible(run.name) for run in runs]
     return [
-        name if names.count(name) == 1 else f"{name} ({names[: i + 1].count(name)})"
+        name if names.count(name) == 1 else f"{name} #{names[: i + 1].count(name)}"
         for i, name in enumerate(names)
     ]
 

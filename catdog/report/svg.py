@@ -196,9 +196,19 @@ def strip(
     )
 
 
+def series(index: int) -> str:
+    """Classes of the ``index``-th series: five colours, then the same with other dashes."""
+    return f"s{index % 5}" + (" again" if index // 5 % 2 else "")
+
+
+def series_marker(index: int) -> str:
+    """With its colour unique among 25 series, which is more than anybody can read."""
+    return MARKERS[(index + index // 5) % 5]
+
+
 def swatch(index: int) -> Markup:
     """Line and marker of a series, for legends and tables."""
-    line = f'<path class="line s{index % 5}" d="M0 7H22"/>'
+    line = f'<path class="line {series(index)}" d="M0 7H22"/>'
     return _swatch(f"{line}{_marker(index)}")
 
 
@@ -208,8 +218,8 @@ def marker_swatch(index: int) -> Markup:
 
 
 def _marker(index: int) -> str:
-    shape = marker_shape(MARKERS[index % len(MARKERS)], 11, 7)
-    return f'<path class="mark s{index % 5}" d="{shape}"/>'
+    shape = marker_shape(series_marker(index), 11, 7)
+    return f'<path class="mark {series(index)}" d="{shape}"/>'
 
 
 def _swatch(parts: str) -> Markup:

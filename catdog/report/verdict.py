@@ -99,7 +99,7 @@ def _against(
     )
     behind = f"is {_points_with_interval(pair, best)} behind"
     if pair.gain(best) == 0:
-        behind = f"gets as many (difference {_points_with_interval(pair, best)})"
+        behind = f"gets as many: a difference of {_points_with_interval(pair, best)}"
     support = f"; {name_of(close, report)} {behind}, McNemar {p_value(pair.result.mcnemar_p)}."
     support += _over_seeds(pair, best)
     if pair.result.mcnemar_p < 0.05:

@@ -15,7 +15,7 @@ from catdog.report.photos import confident_mistakes, missed_by_all, most_uncerta
 from catdog.report.quality import inspect
 from catdog.report.results import ModelResult, Report
 from catdog.report.slices import Cell, dimensions
-from catdog.report.svg import marker_swatch, strip, swatch
+from catdog.report.svg import marker_swatch, series, strip, swatch
 from catdog.report.verdict import Verdict, name_of
 from catdog.report.wording import listed, plural, visible
 
@@ -104,7 +104,7 @@ def _strips(report: Report, styles: Mapping[str, int]) -> dict[str, Any]:
     def of_model(model: ModelResult) -> Markup:
         assert model.test is not None
         ends = model.test.accuracy_ci95
-        return strip(ends.low, model.test.accuracy, ends.high, scale, f"s{styles[model.key] % 5}")
+        return strip(ends.low, model.test.accuracy, ends.high, scale, series(styles[model.key]))
 
     def plain(test: Any) -> Markup:
         ends = test.accuracy_ci95
@@ -146,12 +146,12 @@ def _training(
     return [
         (
             model,
-            charts.training_curve(model, "accuracy", ranges["accuracy"], _restarts(model), series),
-            charts.training_curve(model, "loss", ranges["loss"], _restarts(model), series),
+            charts.training_curve(model, "accuracy", ranges["accuracy"], _restarts(model), index),
+            charts.training_curve(model, "loss", ranges["loss"], _restarts(model), index),
             _training_words(model),
         )
         for model in models
-        for series in [styles[model.key] % 5]
+        for index in [styles[model.key]]
     ]
 
 

@@ -176,7 +176,7 @@ def test_two_runs_of_one_name_are_told_apart(new_run: Callable[..., Any]) -> Non
     first = new_run("here/photos", n_test=20, models=["base_cnn"])
     second = new_run("there/photos", n_test=20, models=["base_cnn"])
     keys = [model.key for model in assembled(first, second).models]
-    assert keys == ["base_cnn", "base_cnn @ photos (2)"]
+    assert keys == ["base_cnn", "base_cnn @ photos #2"]
 
 
 def test_predictions_that_are_not_numbers_are_left_out_and_said(

@@ -91,7 +91,7 @@ def test_equal_models_are_called_equal(new_run: Callable[..., Any]) -> None:
     answers(run, "inception_v3", [0, 1])
     answers(run, "resnet50v2", [2, 3])
     verdict = verdict_on(run)
-    assert "gets as many (difference 0.0 points" in plain(verdict.support)
+    assert "gets as many: a difference of 0.0 points" in plain(verdict.support)
     assert "behind" not in verdict.support
 
 
