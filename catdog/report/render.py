@@ -16,6 +16,7 @@ from catdog.report.facts import FILTERS
 from catdog.report.svg import trusted
 
 _WORDING = (
+    "code_block",
     "decimal",
     "duration",
     "megabytes",

@@ -86,6 +86,13 @@ class Raw(str):
     __slots__ = ()
 
 
+def code_block(text: str) -> Raw:
+    """A fenced block of one line, to be copied as it is; its fence is longer than any inside."""
+    line = visible(text)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", line)), default=0))
+    return Raw(f"{fence}\n{line}\n{fence}")
+
+
 def markdown_value(value: object) -> object:
     """What a template's expression puts into a Markdown page."""
     return value if isinstance(value, Raw) else markdown(str(value))

@@ -198,7 +198,7 @@ def test_hostile_names_are_only_words_in_markdown(hostile_run: Any) -> None:
         renderer = MarkdownIt("commonmark", {"html": True}).enable("table")
         tags = set(re.findall(r"<(\w+)", renderer.render(file.read_text())))
         allowed = {"h1", "h2", "h3", "p", "strong", "ul", "li", "table", "thead", "tbody"}
-        assert tags <= allowed | {"tr", "th", "td", "blockquote"}, file
+        assert tags <= allowed | {"tr", "th", "td", "blockquote", "pre", "code"}, file
 
 
 def test_hostile_records_are_only_words(new_run: Callable[..., Any]) -> None:

@@ -116,6 +116,15 @@ def test_no_text_is_markup_in_markdown(text: str, place: str) -> None:
     assert re.sub(r"\s+", "", wanted) in re.sub(r"\s+", "", words), page
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(hostile.filter(lambda text: text.strip() != ""))
+def test_a_command_is_copied_as_it_is(text: str) -> None:
+    page = MarkdownIt("commonmark").render(f"Before\n\n{wording.code_block(text)}\n\nAfter")
+    found = re.fullmatch(r"<p>Before</p>\n<pre><code>(.*)\n</code></pre>\n<p>After</p>\n", page)
+    assert found, page
+    assert html.unescape(found[1]) == wording.visible(text)
+
+
 def test_models_have_names_for_people() -> None:
     assert wording.title("resnet50v2") == "ResNet50V2"
     assert wording.title("base_cnn+tta") == "Base CNN, with mirror image"
