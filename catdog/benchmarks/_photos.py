@@ -10,8 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from catdog.data import sample, sources
+from catdog.data.images import Photo, inspect
 from catdog.data.labels import CLASSES
 from catdog.errors import UserError
+
+
+def _is_good(path: str) -> bool:
+    return isinstance(inspect(Path(path).read_bytes(), 32), Photo)
 
 
 @contextmanager
@@ -22,7 +27,10 @@ def workplace(given: str | None) -> Iterator[Path]:
 
 
 def repeated(data: str | None, count: int, size: int, work: Path) -> Path:
-    """A folder of ``count`` files, links to the photos of ``data`` in turn, or to drawings."""
+    """A folder of ``count`` files, links to the photos of ``data`` in turn, or to drawings.
+
+    Damaged files are left out: ``read_images`` fails at the first.
+    """
     if data is None:
         data = str(work / "drawings")
         sample.draw(Path(data), 480, 0, size)
@@ -34,7 +42,7 @@ def repeated(data: str | None, count: int, size: int, work: Path) -> Path:
             listing.files.column("path").to_pylist(),
             strict=True,
         )
-        if label >= 0
+        if label >= 0 and _is_good(path)
     ]
     # Cats and dogs in turn, so that any beginning has both.
     cats = [pair for pair in labelled if pair[0] == CLASSES[0]]
