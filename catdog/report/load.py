@@ -20,7 +20,7 @@ import yaml
 
 from catdog.errors import UserError
 from catdog.evaluation.metrics import Array
-from catdog.report import shapes
+from catdog.report import recovered, shapes
 from catdog.report.wording import redacted
 from catdog.storage import Location
 
@@ -112,17 +112,18 @@ def load(root: Location) -> Run:
         )
     reader = _Reader(root)
     config = _mapping(reader.read("config.yaml", yaml.safe_load, {}))
+    events = redacted(reader.read("events.jsonl", _json_lines, list[Tree]()))
     return Run(
         root=root,
         config=redacted(config),
         record=redacted(reader.json("run.json", shapes.RECORD) or {}),
-        events=redacted(reader.read("events.jsonl", _json_lines, list[Tree]())),
+        events=events,
         manifest=redacted(reader.json("data/manifest.json", shapes.MANIFEST) or {}),
         rejected=reader.table("data/rejected.parquet", {"uri": "", "reason": "unknown"}),
         photos=reader.table("data/photos.parquet", {"uri": ""}),
-        models=tuple(_model(reader, name) for name in _model_names(root, config)),
+        models=tuple(_model(reader, name, events) for name in _model_names(root, config)),
         thumbnails=_pictures(reader.table("artifacts/thumbnails.parquet", {"uri": ""})),
-        sweeps=_sweeps(reader),
+        sweeps=_sweeps(reader, events),
         problems=reader.problems,
     )
 
@@ -177,9 +178,10 @@ def _json_lines(raw: bytes) -> list[Tree]:
             row = json.loads(line)
         except ValueError:
             continue
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
+        rows.append(row)
+    # An event of another kind than ours is nothing that a reader needs to hear about.
+    found: list[Tree] = shapes.fitted(rows, shapes.EVENTS, [])
+    return found
 
 
 def _mapping(value: Any) -> Tree:
@@ -200,7 +202,7 @@ def _folders(parent: Location) -> list[str]:
     return [info.base_name for info in infos if info.type == pafs.FileType.Directory]
 
 
-def _model(reader: _Reader, name: str) -> ModelFiles:
+def _model(reader: _Reader, name: str, events: list[Tree]) -> ModelFiles:
     base = f"models/{name}"
     facts = reader.json(f"{base}/model.json", shapes.MODEL) or {}
     table = reader.read(f"{base}/predictions.parquet", _parquet, pd.DataFrame())
@@ -208,7 +210,8 @@ def _model(reader: _Reader, name: str) -> ModelFiles:
     return ModelFiles(
         name=name,
         facts=redacted(facts),
-        history=reader.json(f"{base}/history.json", shapes.HISTORY) or [],
+        history=reader.json(f"{base}/history.json", shapes.HISTORY)
+        or recovered.history(events, name),
         val=_predictions(reader, table, "val", name),
         test=_predictions(reader, table, "test", name),
         overlays=_overlays(overlays),
@@ -267,10 +270,10 @@ def _bytes(value: Any) -> bytes:
     return value if isinstance(value, bytes) else b""
 
 
-def _sweeps(reader: _Reader) -> dict[str, Tree]:
+def _sweeps(reader: _Reader, events: list[Tree]) -> dict[str, Tree]:
     found = {}
     for folder in _folders(reader.root / "sweeps"):
-        sweep = reader.json(f"sweeps/{folder}/trials.json", shapes.SWEEP) or {}
+        sweep = reader.json(f"sweeps/{folder}/trials.json", shapes.SWEEP) or recovered.sweep(events)
         if sweep:
             found[folder] = sweep
     return found

@@ -30,10 +30,11 @@ def anything(value: Any) -> bool:
     return True
 
 
-EPOCH: Shape = {
+_EPOCH_NUMBERS = ("loss", "accuracy", "val_loss", "val_accuracy", "seconds", "images_per_second")
+EPOCH: dict[str, Any] = {
     "phase": text,
     "epoch": whole,
-    **dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy", "seconds"), number),
+    **dict.fromkeys(_EPOCH_NUMBERS, number),
 }
 _RECORD_TEXTS = ("name", "identity", "status", "command", "error", "git_commit", "precision")
 RECORD: Shape = {
@@ -84,6 +85,7 @@ SWEEP: Shape = {
     "seconds": number,
 }
 HISTORY: Shape = [EPOCH]
+EVENTS: Shape = [{**EPOCH, "event": text, "model": text, "config": {"*": anything}}]
 
 
 def fitted(value: Any, shape: Shape, misfits: list[str], path: str = "") -> Any:

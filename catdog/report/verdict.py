@@ -56,7 +56,7 @@ def name_of(model: ModelResult, report: Report) -> str:
 def _headline(report: Report) -> tuple[str, str]:
     best = report.best
     if best is None or best.test is None:
-        return "No model has been evaluated yet, so there is nothing to compare.", ""
+        return "No model has been evaluated yet, so there is nothing to compare.", _so_far(report)
     reached = (
         f"{name_of(best, report)} gets {percent(best.test.accuracy)} of "
         f"{plural(best.test.n, 'test photo')} right "
@@ -74,6 +74,17 @@ def _headline(report: Report) -> tuple[str, str]:
     if apart:
         support += f" {_names(apart, report)} had other test photos and cannot be compared."
     return headline, f"{reached}{support}"
+
+
+def _so_far(report: Report) -> str:
+    """How far models without test results have come on validation."""
+    reached = []
+    for model in report.models:
+        values = [row["val_accuracy"] for row in model.files.history if row.get("val_accuracy")]
+        if values:
+            epochs = plural(len(model.files.history), "epoch")
+            reached.append(f"{name_of(model, report)} {percent(max(values))} after {epochs}")
+    return f"The best on validation so far: {listed(reached)}." if reached else ""
 
 
 def _against(
