@@ -20,6 +20,7 @@ from catdog.errors import UserError
 from catdog.models.registry import POOLED
 from catdog.models.weights import Weights, fetch
 from catdog.planning import Plan
+from catdog.preflight import check
 from catdog.runs import RunDirectory, lease
 from catdog.session import Session
 from catdog.storage import Location
@@ -37,6 +38,7 @@ def run_job(config: Config) -> Location:
     if run.is_finished(config):
         console.say(f"{run.root} is finished; nothing is left to do")
         return run.root / "report.html"
+    check(config)
     with lease(run, say=console.say), Session.of(run, config, versions()) as session:
         console.say(f"run {config.run_name} in {run.root}")
         with console.chatter_to(_library_log(config)), connected():

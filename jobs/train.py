@@ -7,6 +7,11 @@ ray job submit --working-dir . -- python jobs/train.py --data s3://… --storage
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+
+# The project that this file belongs to comes before any installed copy: a submitted job brings its
+# own code.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from catdog.command import command
 from catdog.flags import config_from, training_parser

@@ -1,0 +1,98 @@
+"""What can be known before any work: the photos, the weights, the disk, the cluster, the time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from catdog import console
+from catdog.cluster import Resources, connected, plan_workers
+from catdog.config import Config, ModelName
+from catdog.data.prepare import Survey, survey
+from catdog.errors import UserError
+from catdog.models.weights import check_source
+from catdog.runs import RunDirectory
+from catdog.storage import Location
+from catdog.training.trainer import Workers
+
+#: Milliseconds that one photo of 128 pixels a side costs one core in training, forward and back,
+#: in bfloat16 (AMD EPYC, 2026-11-22). They make an estimate, not a promise.
+COST_MS: dict[ModelName, float] = {"base_cnn": 29.0, "resnet50v2": 85.0, "inception_v3": 62.0}
+#: A worker group's start and a model's first step, seconds.
+START_S = 40.0
+
+
+def check(config: Config) -> Survey:
+    """The part that needs no cluster and takes a moment; done before every run.
+
+    Raises:
+        UserError: no such photos or weights, one class only, not enough disk.
+    """
+    for name in config.models:
+        check_source(name, config.weights_of(name))
+    seen = survey(config.data, config.seed)
+    free = Location.of(config.storage).free_bytes()
+    if free is not None and free < seen.needed_bytes:
+        raise UserError(
+            f"{config.storage}: {console.size(seen.needed_bytes)} are needed for the prepared "
+            f"photos and {console.size(free)} are free; give another --storage"
+        )
+    return seen
+
+
+def print_plan(config: Config) -> None:
+    """``--dry-run``: what would be done, with what, and about how long it takes."""
+    seen = check(config)
+    with connected():
+        resources = Resources.of_cluster()
+        workers = plan_workers(config, resources)
+    for key, value in _lines(config, seen, workers):
+        console.say(f"{key:14}{value}")
+
+
+def _lines(config: Config, seen: Survey, workers: Workers) -> Iterator[tuple[str, str]]:
+    cat, dog = seen.classes.get("cat", 0), seen.classes.get("dog", 0)
+    unknown = seen.files - cat - dog
+    yield "run", str(RunDirectory.of(config).root)
+    yield "photos", f"{seen.files} in {seen.source}: {cat} cats, {dog} dogs, {unknown} without label"
+    free = Location.of(config.storage).free_bytes()
+    room = "" if free is None else f" of {console.size(free)} free"
+    yield "disk", f"{console.size(seen.needed_bytes)}{room}"
+    kind = "GPU" if workers.use_gpu else f"{workers.cpus} CPU cores"
+    yield "workers", f"{workers.count}, each with {kind}, {workers.precision}"
+    for name in config.models:
+        weights = config.weights_of(name)
+        start = "from scratch" if not weights.pretrained else f"weights: {weights.source}"
+        yield name, f"{config.image_size_of(name)} pixels, {_epochs(config, name)} epochs, {start}"
+    yield "sweep", f"{config.sweep.trials} trials" if config.sweep.trials else "none"
+    if workers.use_gpu:
+        yield "time", "not estimated for GPUs"
+    else:
+        yield "time", f"about {console.duration(estimate_seconds(config, seen, workers))}"
+
+
+def _epochs(config: Config, name: ModelName) -> int:
+    if config.weights_of(name).pretrained and name != "base_cnn":
+        return config.fine_tune.epochs
+    if name != "base_cnn" and config.scratch.backbone_epochs is not None:
+        return config.scratch.backbone_epochs
+    return config.scratch.epochs
+
+
+def estimate_seconds(config: Config, seen: Survey, workers: Workers) -> float:
+    """From measured costs of a photo on a CPU core; good to a factor of two."""
+    photos = (seen.classes.get("cat", 0) + seen.classes.get("dog", 0)) * (
+        1 - config.data.test_fraction - config.data.val_fraction
+    )
+    cores = workers.count * workers.cpus
+
+    def epoch_s(name: ModelName) -> float:
+        area = (config.image_size_of(name) / 128) ** 2
+        return photos * COST_MS[name] / 1000 * area / cores
+
+    training = sum(epoch_s(name) * _epochs(config, name) for name in config.models)
+    backbones = [name for name in config.models if name != "base_cnn"]
+    swept = config.sweep.model or (backbones[0] if backbones else None)
+    sweep = 0.0
+    if swept and config.sweep.trials:
+        sweep = config.sweep.trials * (START_S + epoch_s(swept) * config.sweep.epochs)
+    return training + sweep + 2 * START_S

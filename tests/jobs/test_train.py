@@ -1,0 +1,160 @@
+"""``jobs/train.py`` as people run it: a process of its own, its lines, its files, its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+#: One small model, no sweep, nothing random but the initial weights.
+EXACT = [
+    "--models=base_cnn",
+    "--trials=0",
+    "--set=data.drawings=120",
+    "--set=compute.precision=float32",
+    "--set=augmentation.horizontal_flip=false",
+    "--set=augmentation.rotation=0",
+    "--set=augmentation.zoom=0",
+    "--set=scratch.dropout=0",
+]
+
+
+def command(project: Path, *arguments: str) -> list[str]:
+    return [sys.executable, str(project / "jobs" / "train.py"), *arguments]
+
+
+def environment() -> dict[str, str]:
+    # Ray lowers its workers' priority by default; with that, tests beside others time out.
+    return os.environ | {"RAY_worker_niceness": "0"}
+
+
+def run(project: Path, *arguments: str, limit_s: float = 400) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(project, *arguments),
+        capture_output=True,
+        text=True,
+        timeout=limit_s,
+        env=environment(),
+        check=False,
+    )
+
+
+def history(run_dir: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((run_dir / "models/base_cnn/history.json").read_text())
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--data", "/no/such/folder"], "there is no /no/such/folder"),
+        (["--models", "vgg16"], "invalid choice: 'vgg16'"),
+        (["--image-size", "64"], "too small for base_cnn"),
+        (["--weights-for", "inception_v3=/no.h5,scale=0..1"], "there is no file /no.h5"),
+        (["--workers", "64"], "this cluster has"),
+    ],
+)
+def test_a_mistake_of_the_user_is_one_line_and_exit_code_2(
+    project: Path, tmp_path: Path, arguments: list[str], expected: str
+) -> None:
+    done = run(project, "--storage", str(tmp_path / "runs"), *arguments, limit_s=100)
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert expected in lines[0]
+
+
+def test_a_folder_of_one_class_is_refused_before_anything_is_written(
+    project: Path, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(3):
+        (photos / f"cat.{number}.jpg").write_bytes(b"not looked at yet")
+    done = run(project, "--data", str(photos), "--storage", str(tmp_path / "runs"))
+    assert done.returncode == 2
+    assert "dog" in done.stderr
+    assert not (tmp_path / "runs").exists()
+    assert len(list(photos.iterdir())) == 3
+
+
+def test_help_answers_without_importing_ray_or_tensorflow(project: Path) -> None:
+    script = (
+        "import sys; sys.argv = ['train.py', '--help']\n"
+        f"sys.path.insert(0, {str(project / 'jobs')!r})\n"
+        "import train\n"
+        "try: train.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'ray', 'tensorflow', 'keras'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "--weights-for" in done.stdout
+    assert done.stdout.strip().endswith("[]"), done.stdout[-200:]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_one_and_two_workers_come_to_the_same_losses(project: Path, tmp_path: Path) -> None:
+    rows = {}
+    for workers in (1, 2):
+        done = run(
+            project,
+            f"--storage={tmp_path}",
+            f"--name=w{workers}",
+            f"--workers={workers}",
+            "--epochs=2",
+            *EXACT,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.strip().splitlines()[-1] == str(tmp_path / f"w{workers}/report.html")
+        rows[workers] = history(tmp_path / f"w{workers}")
+    for one, two in zip(rows[1], rows[2], strict=True):
+        for key in ("loss", "val_loss"):
+            assert one[key] == pytest.approx(two[key], abs=1e-4), (key, one, two)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_killed_run_goes_on_and_ends_like_one_that_was_never_stopped(
+    project: Path, tmp_path: Path
+) -> None:
+    arguments = [f"--storage={tmp_path}", "--workers=2", "--epochs=4", *EXACT]
+    whole = run(project, *arguments, "--name=whole")
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+
+    killed = subprocess.Popen(
+        command(project, *arguments, "--name=killed"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment(),
+    )
+    assert killed.stdout is not None
+    for line in killed.stdout:
+        if "epoch 2/4" in line:
+            killed.send_signal(signal.SIGKILL)
+            break
+    killed.wait(timeout=60)
+    time.sleep(10)  # the local cluster ends some seconds after its driver
+
+    again = run(project, *arguments, "--name=killed")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "base_cnn: going on after epoch" in again.stdout
+    assert "epoch 1/4" not in again.stdout, "an epoch was trained twice"
+    for one, other in zip(history(tmp_path / "whole"), history(tmp_path / "killed"), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-6)
+        assert one["val_loss"] == pytest.approx(other["val_loss"], abs=1e-6)
+
+    finished = run(project, *arguments, "--name=killed", limit_s=60)
+    assert finished.returncode == 0
+    assert "nothing is left to do" in finished.stdout

@@ -1,0 +1,122 @@
+"""Frozen features and the head fitted on them, on a real Ray cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from catdog.config import DataSettings
+from catdog.storage import Location
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Location:
+    return Location.of(tmp_path_factory.mktemp("transfer"))
+
+
+@pytest.fixture(scope="module")
+def probed(storage: Location, cluster: None) -> dict[str, Any]:
+    """Features of a small ResNet50V2 with made-up weights, and its probe."""
+    from catdog.data.prepare import prepare
+    from catdog.models import registry
+    from catdog.models.weights import pack
+    from catdog.training.trainer import Workers
+    from catdog.transfer import probe
+    from catdog.transfer.features import FeatureRequest, extract
+
+    dataset = prepare(DataSettings(image_size=32, drawings=120), storage, 0)
+    architecture = registry.Architecture("resnet50v2", 32, 32, "-1..1", dropout=0.0)
+    model = registry.build(architecture)
+    content, hashed = pack([v.numpy() for v in registry.backbone_variables(model)])
+    (storage / "weights.npz").write_bytes(content)
+    request = FeatureRequest(architecture, (storage / "weights.npz").uri, hashed, "float32")
+    workers = Workers(1, 1, False, "float32")
+    counts: list[tuple[int, int]] = []
+
+    def run() -> Any:
+        counts.clear()
+        return extract(
+            dataset,
+            request,
+            [registry.POOLED],
+            storage,
+            workers,
+            lambda done, total: counts.append((done, total)),
+        )[registry.POOLED]
+
+    features = run()
+    told = list(counts)
+    facts = probe.fit(features, storage / "run")
+    return {
+        "dataset": dataset,
+        "model": model,
+        "features": features,
+        "facts": facts,
+        "told": told,
+        "run": run,
+        "counts": counts,
+    }
+
+
+@pytest.mark.timeout(240)
+def test_the_head_on_kept_features_equals_the_whole_model(
+    probed: dict[str, Any], storage: Location
+) -> None:
+    from catdog.models.weights import unpack
+
+    kernel, bias = unpack((storage / "run" / "probe.npz").read_bytes())
+    rows = probed["features"].rows("test")
+    kept = rows.gather(np.arange(len(rows))) @ kernel + bias
+    model = probed["model"]
+    model.get_layer("logit").set_weights([kernel, bias])
+    photos = probed["dataset"].rows("test")
+    whole = model.predict(photos.gather(np.arange(len(photos))), verbose=0)
+    assert rows.uris == photos.uris
+    np.testing.assert_allclose(1 / (1 + np.exp(-kept)), whole, atol=1e-4)
+
+
+def test_a_second_extraction_computes_nothing(probed: dict[str, Any]) -> None:
+    assert probed["told"][-1][0] == probed["told"][-1][1]
+    again = probed["run"]()
+    assert again.root == probed["features"].root
+    assert probed["counts"] == []
+
+
+def test_an_interrupted_extraction_goes_on_where_it_was(probed: dict[str, Any]) -> None:
+    root = probed["features"].root.local_path
+    kept = sorted((root / "train").iterdir())[0]
+    before = kept.stat().st_mtime_ns
+    (root / "manifest.json").unlink()
+    lost = sorted((root / "test").iterdir())[0]
+    lost.unlink()
+    probed["run"]()
+    assert lost.exists()
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_the_probe_says_what_its_logits_are_worth(probed: dict[str, Any], storage: Location) -> None:
+    from sklearn.metrics import accuracy_score, log_loss
+
+    from catdog.models.weights import unpack
+
+    kernel, bias = unpack((storage / "run" / "probe.npz").read_bytes())
+    rows = probed["features"].rows("val")
+    logits = (rows.gather(np.arange(len(rows))) @ kernel + bias)[:, 0].astype(np.float64)
+    probability = 1 / (1 + np.exp(-logits))
+    row = probed["facts"]["row"]
+    assert row["val_loss"] == pytest.approx(log_loss(rows.labels, probability), rel=1e-4)
+    assert row["val_accuracy"] == pytest.approx(accuracy_score(rows.labels, probability > 0.5))
+
+
+def test_a_probe_is_fitted_once(probed: dict[str, Any], storage: Location) -> None:
+    from catdog.transfer import probe
+
+    file: Path = (storage / "run" / "probe.npz").local_path
+    before = file.stat().st_mtime_ns
+    assert probe.fit(probed["features"], storage / "run") == probed["facts"]
+    assert file.stat().st_mtime_ns == before
