@@ -62,11 +62,12 @@ def training_curve(
         plot.band(first - 0.5, last + 0.5, phase, f"phase p{number % 2}")
     form = _percent_tick if what == "accuracy" else "{:g}".format
     plot.y_axis("accuracy, %" if what == "accuracy" else "loss, nats", ticks(low, high, 4), form)
-    plot.x_axis("epoch", [t for t in ticks(1, max(2, len(rows)), 6) if t == int(t)] or [1])
+    plot.x_axis("epoch", [t for t in ticks(1, len(rows), 6) if t == int(t)] or [1])
     for event in restarts:
-        epoch = _position(rows, event.get("phase"), event.get("epoch"))
+        # The job restarts training, not the probe before it, and says which epoch was safe.
+        epoch = _position(rows, event.get("phase") or rows[-1].get("phase"), event.get("epoch"))
         if epoch:
-            plot.vertical(epoch, "restart")
+            plot.vertical(min(epoch + 0.5, len(rows)), "restart")
     for key, style in ((what, "train"), (f"val_{what}", f"val {series(index)}")):
         points = [
             (float(i), min(high, max(low, _number(row.get(key))))) for i, row in enumerate(rows, 1)

@@ -101,6 +101,8 @@ class Plot:
     def line(self, points: Sequence[Point], style: str) -> None:
         """A line through ``points``; it breaks where a value is missing (NaN)."""
         path, pen = [], "M"
+        if len(points) == 1:  # round line ends make it a dot
+            points, style = [points[0], points[0]], f"{style} lone"
         for x, y in points:
             if not (math.isfinite(x) and math.isfinite(y)):
                 pen = "M"

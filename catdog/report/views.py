@@ -171,7 +171,7 @@ def _training_words(model: ModelResult) -> str:
         words.append(f"Best: epoch {best['epoch']} ({phase}).")
     for event in _restarts(model):
         cause = f": {visible(str(event['cause']))}" if event.get("cause") else ""
-        words.append(f"Restart in epoch {event.get('epoch')}{cause}.")
+        words.append(f"Restart after epoch {event.get('epoch')}{cause}.")
     return " ".join(words)
 
 
