@@ -351,11 +351,11 @@ def test_pictures_that_are_none_are_not_embedded(new_run: Callable[..., Any]) ->
 
 def test_a_report_of_2500_test_photos_is_small_and_quick(new_run: Callable[..., Any]) -> None:
     run = new_run(n_test=2500, pictures=400, seeds=(1, 2))
-    began = time.perf_counter()
+    began = time.process_time()  # of this process: the machine may be busy with others
     page = build([Location.of(run.path)])
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     assert len(page.read_bytes()) < 5_000_000
-    assert seconds < 15, f"{seconds:.1f} s, of which two to four are usual"
+    assert seconds < 10, f"{seconds:.1f} s of processor time, where two are usual"
 
 
 def test_large_pictures_are_made_small(new_run: Callable[..., Any]) -> None:
