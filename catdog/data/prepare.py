@@ -15,7 +15,9 @@ photos are prepared once.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -160,7 +162,8 @@ def prepare(
             # The report shows a few; from thousands of blocks one each is more than enough.
             max(1, THUMBNAILS * 64 // max(64, len(listing.files) // 128)),
         )
-        verdicts = _run(listing, plan, on_progress or (lambda done, total: None))
+        with _full_disk_told(storage):
+            verdicts = _run(listing, plan, on_progress or (lambda done, total: None))
         account = account_of(verdicts, listing.files, _pixel_digests(listing))
         _check_account(account, settings)
         manifest = _manifest(account, plan) | {
@@ -305,6 +308,19 @@ def _run(listing: sources.Listing, plan: Plan, on_progress: Progress) -> pa.Tabl
 
 
 @contextlib.contextmanager
+def _full_disk_told(storage: Location) -> Iterator[None]:
+    """A disk that fills up although it was measured is the user's to clear, in one line."""
+    from ray.exceptions import RayTaskError
+
+    try:
+        yield
+    except RayTaskError as error:
+        if os.strerror(errno.ENOSPC) in str(error):  # the cause itself does not travel
+            raise UserError(f"the disk of {storage} is full; free some space") from error
+        raise
+
+
+@contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Ray Data tells its plan and progress in its own way; ours are told by ``on_progress``."""
     import ray
@@ -413,6 +429,8 @@ def _manifest(account: Account, plan: Plan) -> dict[str, Any]:
         "held_back": int(account.held_back.sum()),
         "rejected": account.rejected(),
         "splits": account.splits(),
+        "flags": account.flags(),
+        "near_duplicates": int((account.kept & (account.near >= 0)).sum()),
         "shards": shards,
     }
 

@@ -5,6 +5,7 @@ Arrays in, tables out; nothing is decoded here but the few pairs whose hashes me
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,11 @@ class Account:
             }
             for s, name in enumerate(SPLITS)
         }
+
+    def flags(self) -> dict[str, int]:
+        """Number of kept photos by flag."""
+        marked = [f for text in self.verdicts["flags"][self.kept] for f in text.split(",") if f]
+        return dict(sorted(Counter(marked).items()))
 
     def examples(self, count: int = 3) -> dict[str, list[str]]:
         """The first files of each reason, with their detail."""

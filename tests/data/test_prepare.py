@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import subprocess
 import threading
 import zipfile
 from pathlib import Path
@@ -296,6 +297,27 @@ def test_a_disk_that_is_too_small_is_told_before(
         run(folder, tmp_path / "storage")
 
 
+@pytest.mark.root
+def test_a_disk_that_fills_up_is_told_in_one_line(
+    pictures: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = pictures.folder(tmp_path / "photos", 150)
+    storage = tmp_path / "small"
+    storage.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(storage)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        with pytest.raises(UserError, match="not enough disk"):
+            run(folder, storage)
+        monkeypatch.setattr(Location, "free_bytes", lambda self: None)
+        with pytest.raises(UserError, match=r"the disk of .* is full"):
+            run(folder, storage)
+        assert [p for p in storage.rglob("*") if p.is_file()] == []
+    finally:
+        subprocess.run(["umount", str(storage)], check=True)
+
+
 def test_surveys_count_and_refuse(pictures: Any, tmp_path: Path) -> None:
     folder = pictures.folder(tmp_path / "photos", 3)
     found = survey(settings(folder), 0)
@@ -409,6 +431,8 @@ def test_the_set_on_disk_is_as_the_design_says(prepared: PreparedSet) -> None:
             assert (root / shard["file"]).stat().st_size == shard["bytes"]
             assert len(open_rows([prepared.root / shard["file"]])) == shard["rows"]
     assert prepared.manifest["images_per_second"] > 0
+    flags = [f for row in prepared.photos().to_pylist() for f in row["flags"].split(",") if f]
+    assert prepared.manifest["flags"] == {f: flags.count(f) for f in sorted(set(flags))}
 
 
 @pytest.mark.slow
