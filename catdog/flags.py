@@ -7,6 +7,7 @@ unset), one-line errors, and ``--help`` without importing anything heavy.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -193,8 +194,6 @@ def _assign(tree: dict[str, Any], assignment: str) -> None:
     value = yaml.safe_load(text)
     if isinstance(value, str):
         # YAML 1.1 reads 1e-3 as text.
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     _put(tree, path.split("."), value)

@@ -53,7 +53,10 @@ def _lines(config: Config, seen: Survey, workers: Workers) -> Iterator[tuple[str
     cat, dog = seen.classes.get("cat", 0), seen.classes.get("dog", 0)
     unknown = seen.files - cat - dog
     yield "run", str(RunDirectory.of(config).root)
-    yield "photos", f"{seen.files} in {seen.source}: {cat} cats, {dog} dogs, {unknown} without label"
+    yield (
+        "photos",
+        f"{seen.files} in {seen.source}: {cat} cats, {dog} dogs, {unknown} without label",
+    )
     free = Location.of(config.storage).free_bytes()
     room = "" if free is None else f" of {console.size(free)} free"
     yield "disk", f"{console.size(seen.needed_bytes)}{room}"

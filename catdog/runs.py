@@ -152,17 +152,16 @@ def lease(run: RunDirectory, *, wait: bool = True, say: Any = print) -> Iterator
     target = run.root / "lease.json"
     mine = uuid.uuid4().hex
     held = _read_lease(target)
-    if held is not None:
-        if wait:
-            say(f"{run.root} may be in use by another command; waiting up to {LEASE_S:.0f} s")
-            deadline = time.monotonic() + LEASE_S
-            while time.monotonic() < deadline:
-                time.sleep(1.0)
-                current = _read_lease(target)
-                if current is None:
-                    break
-                if current != held:
-                    raise UserError(f"{run.root} is in use by another command; wait for its end")
+    if held is not None and wait:
+        say(f"{run.root} may be in use by another command; waiting up to {LEASE_S:.0f} s")
+        deadline = time.monotonic() + LEASE_S
+        while time.monotonic() < deadline:
+            time.sleep(1.0)
+            current = _read_lease(target)
+            if current is None:
+                break
+            if current != held:
+                raise UserError(f"{run.root} is in use by another command; wait for its end")
     stop = threading.Event()
 
     def renew() -> None:

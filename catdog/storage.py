@@ -89,10 +89,10 @@ class Location:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     def exists(self) -> bool:
-        return self._info().type != pafs.FileType.NotFound
+        return bool(self._info().type != pafs.FileType.NotFound)
 
     def is_dir(self) -> bool:
-        return self._info().type == pafs.FileType.Directory
+        return bool(self._info().type == pafs.FileType.Directory)
 
     def _info(self) -> pafs.FileInfo:
         return retried(lambda: self.filesystem.get_file_info(self.path), self)

@@ -53,7 +53,7 @@ def test_any_setting_can_be_set_by_its_path() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    "arguments, expected",
     [
         (["--set", "scratch.rate=1"], "scratch.rate: there is no such setting"),
         (["--set", "scratch"], "write KEY=VALUE"),

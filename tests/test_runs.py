@@ -80,7 +80,9 @@ def test_the_lease_of_a_killed_command_runs_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "LEASE_S", 2.0)
-    holder = multiprocessing.get_context("spawn").Process(target=hold_for_ever, args=(str(tmp_path),))
+    holder = multiprocessing.get_context("spawn").Process(
+        target=hold_for_ever, args=(str(tmp_path),)
+    )
     holder.start()
     deadline = time.monotonic() + 30
     while not (tmp_path / "lease.json").exists():

@@ -18,7 +18,7 @@ from catdog.data.prepare import PreparedSet
 from catdog.models.export import load_keras
 from catdog.runs import RunDirectory
 from catdog.storage import Location
-from catdog.training.inputs import open_dataset
+from catdog.training.inputs import Chunk, chunks_of, open_dataset, photos_in
 from catdog.training.trainer import Workers
 
 CHUNK = 256
@@ -41,12 +41,7 @@ def predict(
     """
     import ray.data
 
-    chunks = [
-        {"split": split, "start": start, "stop": min(start + CHUNK, count)}
-        for split in ("val", "test")
-        for count in [len(dataset.rows(split))]
-        for start in range(0, count, CHUNK)
-    ]
+    chunks = chunks_of(dataset, ("val", "test"), CHUNK)
     uris = {name: (run.model(name) / "model.keras").uri for name in models}
     predicted = ray.data.from_items(chunks, override_num_blocks=len(chunks)).flat_map(
         Predictor,
@@ -55,7 +50,7 @@ def predict(
         num_cpus=workers.cpus,
         num_gpus=1 if workers.use_gpu else 0,
     )
-    total = sum(chunk["stop"] - chunk["start"] for chunk in chunks) * len(models)
+    total = photos_in(chunks) * len(models)
     done, frames = 0, []
     for row in predicted.iter_rows():
         frames.append(pd.read_parquet(io.BytesIO(row["table"])))
@@ -82,10 +77,10 @@ class Predictor:
         self.dataset = open_dataset(dataset)
         self.forward = {name: _logits(load_keras(Location.of(uri))) for name, uri in models.items()}
 
-    def __call__(self, chunk: dict[str, Any]) -> list[dict[str, Any]]:
+    def __call__(self, chunk: Chunk) -> list[dict[str, Any]]:
         split = chunk["split"]
         rows = self.dataset.rows(split)
-        indices = np.arange(int(chunk["start"]), int(chunk["stop"]))
+        indices = np.arange(chunk["start"], chunk["stop"])
         batches = [rows.gather(indices[at : at + BATCH]) for at in range(0, len(indices), BATCH)]
         tables = []
         for name, forward in self.forward.items():

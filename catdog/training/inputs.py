@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal, TypedDict
+
 from catdog.data.prepare import PreparedSet
 from catdog.data.shards import Rows, open_rows
 from catdog.storage import Location
 from catdog.training.job import TrainingJob
+
+Split = Literal["train", "val", "test"]
+
+
+class Chunk(TypedDict):
+    """Rows ``start`` to ``stop`` of a split: what a Ray Data task is given."""
+
+    split: Split
+    start: int
+    stop: int
+
+
+def chunks_of(dataset: PreparedSet, splits: Sequence[Split], size: int) -> list[Chunk]:
+    """The rows of ``splits`` in pieces of ``size``, every row exactly once."""
+    return [
+        Chunk(split=split, start=start, stop=min(start + size, count))
+        for split in splits
+        for count in [len(dataset.rows(split))]
+        for start in range(0, count, size)
+    ]
+
+
+def photos_in(chunks: Sequence[Chunk]) -> int:
+    return sum(chunk["stop"] - chunk["start"] for chunk in chunks)
 
 
 def open_dataset(uri: str) -> PreparedSet:

@@ -108,7 +108,7 @@ def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any]:
         train_s = time.monotonic() - started
         with averaged_weights(trainee.network, trainee.optimizer):
             validated = trainee.evaluate(val_rows)
-            row = {
+            row: dict[str, Any] = {
                 "phase": job.phase,
                 "epoch": epoch,
                 "loss": trained.mean_loss,

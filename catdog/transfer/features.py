@@ -13,16 +13,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from catdog.config import AugmentationSettings, digest
 from catdog.data.prepare import PreparedSet
 from catdog.data.shards import Rows, open_rows, write_shard
 from catdog.models.registry import POOLED, Architecture
 from catdog.storage import Location
-from catdog.training.inputs import open_dataset
+from catdog.training.inputs import Chunk, Split, chunks_of, open_dataset, photos_in
 from catdog.training.trainer import Workers
 
-SPLITS = ("train", "val", "test")
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 #: Photos a shard: large enough that a pool keeps busy, small enough that little is lost.
 CHUNK = 256
 #: Photos a forward pass.
@@ -49,15 +50,12 @@ class FeatureRequest:
     seed: int = 0
 
     def fingerprint(self, dataset: PreparedSet, boundary: str) -> str:
-        # Pooled features feed heads only and are always of the plain photos.
         architecture = asdict(self.architecture) | {"dropout": None}
-        facts = [dataset.manifest["fingerprint"], architecture, self.weights_hash, self.precision]
-        augmented = (
-            self.augmentation.model_dump(mode="json") if self.views_at(boundary) > 1 else None
-        )
-        return digest(
-            [*facts, boundary, self.views_at(boundary), augmented, self.seed if augmented else 0]
-        )
+        views: list[Any] = [1]
+        if self.augmentation is not None and self.views_at(boundary) > 1:
+            views = [self.views, self.augmentation.model_dump(mode="json"), self.seed]
+        photos = dataset.manifest["fingerprint"]
+        return digest([photos, architecture, self.weights_hash, self.precision, boundary, *views])
 
     def views_at(self, boundary: str) -> int:
         return 1 if boundary == POOLED else self.views
@@ -102,26 +100,14 @@ def _compute(
 ) -> None:
     import ray.data
 
-    chunks = [
-        {
-            "split": split,
-            "start": start,
-            "stop": min(start + CHUNK, count),
-            "name": f"{start:08d}.arrow",
-        }
-        for split in SPLITS
-        for count in [len(dataset.rows(split))]
-        for start in range(0, count, CHUNK)
-    ]
+    chunks = chunks_of(dataset, SPLITS, CHUNK)
     waiting = [
         chunk
         for chunk in chunks
-        if not all(
-            (target / chunk["split"] / chunk["name"]).exists() for target in targets.values()
-        )
+        if not all(_shard(target, chunk).exists() for target in targets.values())
     ]
-    total = sum(chunk["stop"] - chunk["start"] for chunk in chunks)
-    done = total - sum(chunk["stop"] - chunk["start"] for chunk in waiting)
+    total = photos_in(chunks)
+    done = total - photos_in(waiting)
     if waiting:
         uris = {boundary: target.uri for boundary, target in targets.items()}
         pool = min(workers.count, len(waiting))
@@ -135,11 +121,18 @@ def _compute(
         for row in written.iter_rows():
             done += int(row["photos"])
             on_progress(done, total)
-    files = {split: [c["name"] for c in chunks if c["split"] == split] for split in SPLITS}
+    files = {
+        split: [_shard(dataset.root, chunk).name for chunk in chunks if chunk["split"] == split]
+        for split in SPLITS
+    }
     for boundary, target in targets.items():
         views = request.views_at(boundary)
         target_manifest = {"boundary": boundary, "files": files, "photos": total, "views": views}
         (target / "manifest.json").write_json(target_manifest)
+
+
+def _shard(target: Location, chunk: Chunk) -> Location:
+    return target / chunk["split"] / f"{chunk['start']:08d}.arrow"
 
 
 class Extractor:
@@ -175,32 +168,44 @@ class Extractor:
         if self.augmentation is not None:
             self.augmentation.build(model.input_shape)
 
-    def __call__(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        split, start, stop = chunk["split"], int(chunk["start"]), int(chunk["stop"])
-        rows = self.dataset.rows(split)
-        indices = np.arange(start, stop)
+    def __call__(self, chunk: Chunk) -> dict[str, Any]:
+        rows = self.dataset.rows(chunk["split"])
+        indices = np.arange(chunk["start"], chunk["stop"])
         # The same photo draws the same views in any run and on any actor.
-        self._reseed(start)
-        views = self.request.views if split == "train" else 1
-        parts: dict[str, list[list[np.ndarray[Any, Any]]]] = {b: [] for b in self.targets}
-        for view in range(views):
-            seen: dict[str, list[np.ndarray[Any, Any]]] = {b: [] for b in self.targets}
-            for at in range(0, len(indices), BATCH):
-                pixels = rows.gather(indices[at : at + BATCH])
-                if view and self.augmentation is not None:
-                    pixels = self._augmented(pixels)
-                outputs = self.plain(pixels)
-                outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-                for boundary, output in zip(self.targets, outputs, strict=True):
-                    seen[boundary].append(output.numpy())
-            for boundary in self.targets:
-                if view < (1 if split != "train" else self.request.views_at(boundary)):
-                    parts[boundary].append([np.concatenate(seen[boundary])])
+        self._reseed(chunk["start"])
+        training = chunk["split"] == "train"
+        kept: dict[str, list[NDArray[Any]]] = {boundary: [] for boundary in self.targets}
+        for view in range(self.request.views if training else 1):
+            outputs = self._forward(rows, indices, augment=view > 0)
+            for boundary, output in outputs.items():
+                if view < self.request.views_at(boundary):
+                    kept[boundary].append(output)
         for boundary, target in self.targets.items():
-            self._write(target / split / chunk["name"], rows, indices, parts[boundary])
-        return {"photos": stop - start}
+            # (photos, views, *shape): the views of a photo lie side by side.
+            stacked = np.stack(kept[boundary], axis=1)
+            photo = np.repeat(indices, stacked.shape[1])
+            write_shard(
+                _shard(target, chunk),
+                stacked.reshape(-1, *stacked.shape[2:]),
+                labels=rows.labels[photo],
+                uris=[rows.uris[index] for index in photo],
+            )
+        return {"photos": len(indices)}
 
-    def _augmented(self, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def _forward(
+        self, rows: Rows, indices: NDArray[np.int64], *, augment: bool
+    ) -> dict[str, NDArray[Any]]:
+        """Activations of the photos at ``indices`` by boundary, each (photos, *shape)."""
+        seen: dict[str, list[NDArray[Any]]] = {boundary: [] for boundary in self.targets}
+        for at in range(0, len(indices), BATCH):
+            pixels = rows.gather(indices[at : at + BATCH])
+            outputs = self.plain(self._augmented(pixels) if augment else pixels)
+            outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+            for boundary, output in zip(self.targets, outputs, strict=True):
+                seen[boundary].append(output.numpy())
+        return {boundary: np.concatenate(parts) for boundary, parts in seen.items()}
+
+    def _augmented(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         assert self.augmentation is not None
         drawn = self.augmentation(pixels, training=True).numpy()
         return np.clip(np.rint(drawn.astype(np.float32)), 0, 255).astype(np.uint8)
@@ -211,20 +216,3 @@ class Extractor:
         for index, state in enumerate(self.augmentation.variables):
             words = np.random.SeedSequence([self.request.seed, start, index]).generate_state(2)
             state.assign(words.astype(np.uint32))
-
-    def _write(
-        self,
-        target: Location,
-        rows: Rows,
-        indices: np.ndarray[Any, Any],
-        views: list[list[np.ndarray[Any, Any]]],
-    ) -> None:
-        stacked = np.stack([view[0] for view in views], axis=1)  # (photos, views, *shape)
-        flat = stacked.reshape(-1, *stacked.shape[2:])
-        photo = np.repeat(indices, len(views))
-        write_shard(
-            target,
-            flat,
-            labels=rows.labels[photo],
-            uris=[rows.uris[index] for index in photo],
-        )

@@ -52,7 +52,7 @@ def history(run_dir: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    "arguments, expected",
     [
         (["--data", "/no/such/folder"], "there is no /no/such/folder"),
         (["--models", "vgg16"], "invalid choice: 'vgg16'"),

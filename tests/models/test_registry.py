@@ -37,7 +37,7 @@ def test_a_model_has_the_published_number_of_parameters(name: ModelName) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "blocks"),
+    "name, blocks",
     [("resnet50v2", 0), ("resnet50v2", 1), ("inception_v3", 2), ("inception_v3", 11)],
 )
 def test_trunk_and_tail_together_are_the_whole_model(name: ModelName, blocks: int) -> None:

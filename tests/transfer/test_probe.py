@@ -89,17 +89,19 @@ def test_a_second_extraction_computes_nothing(probed: dict[str, Any]) -> None:
 
 def test_an_interrupted_extraction_goes_on_where_it_was(probed: dict[str, Any]) -> None:
     root = probed["features"].root.local_path
-    kept = sorted((root / "train").iterdir())[0]
+    kept = min((root / "train").iterdir())
     before = kept.stat().st_mtime_ns
     (root / "manifest.json").unlink()
-    lost = sorted((root / "test").iterdir())[0]
+    lost = min((root / "test").iterdir())
     lost.unlink()
     probed["run"]()
     assert lost.exists()
     assert kept.stat().st_mtime_ns == before
 
 
-def test_the_probe_says_what_its_logits_are_worth(probed: dict[str, Any], storage: Location) -> None:
+def test_the_probe_says_what_its_logits_are_worth(
+    probed: dict[str, Any], storage: Location
+) -> None:
     from sklearn.metrics import accuracy_score, log_loss
 
     from catdog.models.weights import unpack
