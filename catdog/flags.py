@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
@@ -122,8 +123,9 @@ def config_from(arguments: argparse.Namespace) -> Config:
 def default_storage() -> str:
     """``runs`` beside the project; under ``ray job submit`` its folder is a cache, so the home."""
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        return os.path.expanduser("~/catdog-runs")
-    return "runs"
+        return str(Path.home() / "catdog-runs")
+    project = Path(__file__).resolve().parents[1]
+    return str(project / "runs") if (project / "pyproject.toml").exists() else "runs"
 
 
 def _read_config_file(path: str) -> dict[str, Any]:

@@ -158,7 +158,8 @@ def train_on_worker(config: dict[str, Any]) -> dict[str, Any]:
     _prepare_process(workers)
     import keras
 
-    from catdog.training.loop import Rank, TrainingDiverged, train_model
+    from catdog.training.loop import train_model
+    from catdog.training.trainee import Rank, TrainingDiverged
     from catdog.training.watchdog import Watchdog
 
     context = ray.train.get_context()

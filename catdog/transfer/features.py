@@ -148,7 +148,7 @@ class Extractor:
 
         from catdog.models import registry
         from catdog.models.weights import unpack
-        from catdog.training.step import make_augmentation
+        from catdog.training.augmentation import make_augmentation
 
         keras.config.set_dtype_policy(request.precision)
         self.dataset = open_dataset(dataset)

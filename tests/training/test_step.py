@@ -53,7 +53,7 @@ def make_step(model: Any, optimizer: Any, smoothing: float = 0.0) -> Any:
 def test_an_update_equals_keras_own_training_step() -> None:
     import keras
 
-    from catdog.training.step import make_optimizer
+    from catdog.training.optimization import make_optimizer
 
     x, y = rows()
     ours, theirs = network(), network()
@@ -71,7 +71,7 @@ def test_an_update_equals_keras_own_training_step() -> None:
 
 
 def test_a_row_of_weight_zero_changes_nothing() -> None:
-    from catdog.training.step import make_optimizer
+    from catdog.training.optimization import make_optimizer
 
     x, y = rows()
     results = []
@@ -91,7 +91,7 @@ def test_a_row_of_weight_zero_changes_nothing() -> None:
 def test_the_loss_told_is_plain_cross_entropy_where_labels_are_smoothed() -> None:
     from sklearn.metrics import log_loss
 
-    from catdog.training.step import make_optimizer
+    from catdog.training.optimization import make_optimizer
 
     x, y = rows()
     model = network()
@@ -105,7 +105,7 @@ def test_the_loss_told_is_plain_cross_entropy_where_labels_are_smoothed() -> Non
 
 
 def test_the_rate_warms_up_and_ends_at_zero() -> None:
-    from catdog.training.step import RateSchedule
+    from catdog.training.optimization import RateSchedule
 
     schedule = RateSchedule.of(SETTINGS, steps_per_epoch=10)
     rates = [schedule.at(step) for step in range(41)]
@@ -116,7 +116,8 @@ def test_the_rate_warms_up_and_ends_at_zero() -> None:
 
 
 def test_averaged_weights_are_there_within_the_block_only() -> None:
-    from catdog.training.step import averaged_weights, make_optimizer
+    from catdog.training.optimization import make_optimizer
+    from catdog.training.step import averaged_weights
 
     x, y = rows()
     model = network()
@@ -134,7 +135,7 @@ def test_averaged_weights_are_there_within_the_block_only() -> None:
 
 
 def test_augmentation_that_is_all_off_is_none() -> None:
-    from catdog.training.step import make_augmentation
+    from catdog.training.augmentation import make_augmentation
 
     off = AugmentationSettings(horizontal_flip=False, rotation=0, zoom=0)
     assert make_augmentation(off) is None

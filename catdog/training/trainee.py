@@ -1,0 +1,267 @@
+"""The model in training and everything that changes with it, on one rank.
+
+Rules that keep the ranks together: variables are created by all ranks in the same order; every
+decision follows from reduced sums, which are equal everywhere; rank 0 alone writes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from catdog.data.feed import Batch, batches, epoch_order
+from catdog.data.shards import Rows
+from catdog.models import registry
+from catdog.models.export import save_keras
+from catdog.models.weights import unpack
+from catdog.storage import Location
+from catdog.training.augmentation import make_augmentation
+from catdog.training.checkpoints import Checkpoint, CheckpointFolder
+from catdog.training.job import TrainingJob
+from catdog.training.optimization import RateSchedule, make_optimizer
+from catdog.training.step import GlobalStep, Sums
+from catdog.training.watchdog import Watchdog
+
+#: How often a worker tells how far it is within an epoch.
+TELL_EVERY_S = 0.5
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+class TrainingDiverged(Exception):
+    """The loss is not finite any more; the same steps would give the same, so nothing is retried."""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Where this process stands among the workers, and whom it tells (rank 0 only)."""
+
+    rank: int
+    world_size: int
+    strategy: tf.distribute.Strategy
+    tell: Tell
+    report: Callable[[dict[str, Any]], None]
+    watchdog: Watchdog
+
+    @property
+    def is_chief(self) -> bool:
+        return self.rank == 0
+
+
+@dataclass
+class Progress:
+    """What training has come to; restored from a checkpoint."""
+
+    epoch: int = 0
+    seconds: float = 0.0
+    best_epoch: int = 0
+    restarts: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def is_best(self, row: dict[str, Any]) -> bool:
+        """More validation accuracy, or as much at a lower loss."""
+        if not self.best_epoch:
+            return True
+        best = self.history[self.best_epoch - 1]
+        return (row["val_accuracy"], -row["val_loss"]) > (best["val_accuracy"], -best["val_loss"])
+
+    def exhausted(self, patience: int | None) -> bool:
+        return patience is not None and self.epoch - self.best_epoch >= patience
+
+
+@dataclass
+class Trainee:
+    """The model in training with everything that changes with it.
+
+    ``model`` maps pixels to probabilities and is what is saved; ``network`` maps rows to logits,
+    shares the model's layers, and is what is trained.
+    """
+
+    job: TrainingJob
+    rank: Rank
+    model: keras.Model
+    network: keras.Model
+    optimizer: keras.Optimizer
+    augmentation: keras.Sequential | None
+    step: GlobalStep
+    steps_per_epoch: int
+    schedule: RateSchedule
+
+    @classmethod
+    def build(cls, job: TrainingJob, rank: Rank, rows: Rows) -> Trainee:
+        """Create all variables; collective, under the strategy's scope."""
+        keras.utils.set_random_seed(job.seed)
+        model = registry.build(job.architecture)
+        _load_start(model, job)
+        if job.phase == "finetune":
+            registry.freeze_below(model, job.freeze_below)
+        _, network = registry.split_at(model, job.boundary)
+        augmentation = make_augmentation(job.augmentation if job.boundary == "pixels" else None)
+        if augmentation is not None:
+            augmentation.build(network.input_shape)
+        # Fewer photos than a batch make one step of all of them.
+        photos = len(rows) // job.views
+        steps = max(1, photos // job.batch_size)
+        decay = getattr(job.settings, "layer_decay", 1.0)
+        optimizer = make_optimizer(
+            job.settings, registry.rate_factors(job.architecture.name, network, decay)
+        )
+        optimizer.build(network.trainable_variables)
+        step = GlobalStep(
+            rank.strategy,
+            network,
+            optimizer,
+            augmentation,
+            label_smoothing=job.settings.label_smoothing,
+            row_dtype=rows.dtype,
+            xla=job.xla,
+        )
+        schedule = RateSchedule.of(job.settings, steps)
+        trainee = cls(job, rank, model, network, optimizer, augmentation, step, steps, schedule)
+        trainee._spread_random_states()
+        return trainee
+
+    def train_epoch(self, rows: Rows, epoch: int) -> Sums:
+        """Every step of one epoch; the last incomplete batch is dropped, another one each epoch."""
+        job, rank = self.job, self.rank
+        order = epoch_order(len(rows) // job.views, job.seed, epoch)
+        if job.views > 1:
+            # Kept views of one photo lie together; each epoch takes another of them.
+            order = order * job.views + (order + epoch) % job.views
+        size = min(job.batch_size, len(order))
+        feed = batches(
+            rows,
+            order,
+            batch_size=size,
+            rank=rank.rank,
+            world_size=rank.world_size,
+            drop_last=True,
+        )
+        total = tf.zeros(3)
+        told = time.monotonic()
+        done = (epoch - 1) * self.steps_per_epoch
+        for index, batch in enumerate(feed, start=1):
+            self.optimizer.learning_rate.assign(self.schedule.at(done + index - 1))
+            total = total + self.step.train(batch.rows, batch.labels, batch.weights, size)
+            rank.watchdog.feed()
+            if rank.is_chief and time.monotonic() - told > TELL_EVERY_S:
+                told = time.monotonic()
+                rank.tell(
+                    {
+                        "kind": "step",
+                        "model": job.name,
+                        "phase": job.phase,
+                        "epoch": epoch,
+                        "epochs": job.settings.epochs,
+                        "step": index,
+                        "steps": self.steps_per_epoch,
+                    }
+                )
+        sums = Sums(*(float(value) for value in total.numpy()))
+        if not math.isfinite(sums.loss):
+            raise TrainingDiverged(
+                f"{job.name}: the loss is {sums.loss} after epoch {epoch} "
+                f"(step {done + self.steps_per_epoch}, learning rate "
+                f"{self.schedule.at(done):.3g}); try a lower learning rate or "
+                "--set compute.precision=float32; the best epoch so far is kept"
+            )
+        return sums
+
+    def evaluate(self, rows: Rows) -> Sums:
+        """Loss and accuracy over ``rows``, every row exactly once."""
+        feed = batches(
+            rows,
+            np.arange(len(rows)),
+            batch_size=2 * self.job.batch_size,
+            rank=self.rank.rank,
+            world_size=self.rank.world_size,
+            drop_last=False,
+        )
+        return sum((self._evaluated(batch) for batch in feed), Sums(0.0, 0.0, 0.0))
+
+    def _evaluated(self, batch: Batch) -> Sums:
+        sums = self.step.evaluate(batch.rows, batch.labels, batch.weights)
+        self.rank.watchdog.feed()
+        return Sums(*(float(value) for value in sums.numpy()))
+
+    @property
+    def _variables(self) -> list[keras.Variable]:
+        augmented = self.augmentation.variables if self.augmentation is not None else []
+        return [*self.network.variables, *self.optimizer.variables, *augmented]
+
+    def network_arrays(self) -> list[NDArray[Any]]:
+        return [np.asarray(variable.numpy()) for variable in self.network.variables]
+
+    def checkpoint(self, progress: Progress, identity: str) -> Checkpoint:
+        arrays = [np.asarray(variable.numpy()) for variable in self._variables]
+        return Checkpoint(arrays, {"identity": identity, **vars(progress)})
+
+    def restore(self, checkpoint: Checkpoint | None) -> Progress:
+        """Take over a checkpoint, on every rank."""
+        if checkpoint is None:
+            return Progress()
+        for variable, value in zip(self._variables, checkpoint.arrays, strict=True):
+            variable.assign(value)
+        self._spread_random_states()
+        meta = {key: value for key, value in checkpoint.meta.items() if key != "identity"}
+        progress = Progress(**meta)
+        progress.restarts += 1
+        if self.rank.is_chief:
+            self.rank.tell({"kind": "resume", "model": self.job.name, "epoch": progress.epoch})
+        return progress
+
+    def _spread_random_states(self) -> None:
+        """Give every rank its own dropout and augmentation: the seed's first word tells the rank.
+
+        The second word counts draws, so a restored state goes on where it was.
+        """
+        random_states = [v for v in self._variables if v.path.endswith("seed_generator_state")]
+        for index, state in enumerate(random_states):
+            count = int(state.numpy()[1])
+            seed = [self.job.seed, index, self.rank.rank]
+            word = int(np.random.SeedSequence(seed).generate_state(1)[0])
+            state.assign(np.array([word, count], dtype=np.uint32))
+
+    def facts(self, progress: Progress) -> dict[str, Any]:
+        best = progress.history[progress.best_epoch - 1]
+        return {
+            "name": self.job.name,
+            "parameters": int(self.model.count_params()),
+            "precision": keras.config.dtype_policy().compute_dtype,
+            "best": best,
+            "history": progress.history,
+            "train": {
+                "epochs": progress.epoch,
+                "seconds": progress.seconds,
+                "images_per_second": float(
+                    np.median([row["images_per_second"] for row in progress.history])
+                ),
+                "workers": self.rank.world_size,
+                "restarts": progress.restarts,
+            },
+        }
+
+    def write_result(self, folder: CheckpointFolder) -> int:
+        """The best epoch's model as ``model.keras``; rank 0 alone. Returns its bytes."""
+        for variable, value in zip(self.network.variables, folder.load_best().arrays, strict=True):
+            variable.assign(value)
+        return save_keras(self.model, Location.of(self.job.output) / "model.keras")
+
+
+def _load_start(model: keras.Model, job: TrainingJob) -> None:
+    """Pretrained backbone and probed head, where the job names them; local assignments."""
+    if job.backbone is not None:
+        arrays = unpack(Location.of(job.backbone).read_bytes())
+        for variable, array in zip(registry.backbone_variables(model), arrays, strict=True):
+            variable.assign(array)
+    if job.head is not None:
+        kernel, bias = unpack(Location.of(job.head).read_bytes())
+        model.get_layer("logit").set_weights([kernel, bias])
