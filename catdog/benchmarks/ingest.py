@@ -111,7 +111,7 @@ def read_images(folder: Path, size: int) -> float:
     """Ray Data's own reader: Pillow in blocks."""
     import ray
 
-    from catdog.data.prepare import quiet
+    from catdog.data.graph import quiet
 
     with quiet():
         start = time.perf_counter()
@@ -166,7 +166,8 @@ def _codec_loop(paths: list[str], size: int, barrier: Any, times: Any) -> None:
     import numpy as np
     import simplejpeg
 
-    from catdog.data.images import Workspace, shrink
+    from catdog.data.decoding import Workspace
+    from catdog.data.images import shrink
 
     cv2.setNumThreads(1)
     buffer, out = Workspace().buffer, np.empty((size, size, 3), np.uint8)

@@ -20,7 +20,8 @@ import numpy as np
 import pyarrow as pa
 
 from catdog.data import sources
-from catdog.data.images import Photo, Rejected, Workspace, inspect, thumbnail
+from catdog.data.decoding import Rejected, Workspace, thumbnail
+from catdog.data.images import Photo, inspect
 from catdog.data.shards import ShardWriter
 from catdog.data.splits import SPLITS, split_of
 from catdog.storage import Location

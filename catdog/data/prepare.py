@@ -14,12 +14,7 @@ photos are prepared once.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import logging
-import os
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -32,20 +27,17 @@ import simplejpeg
 from catdog.config import DataSettings, digest
 from catdog.data import archives, sample, sources
 from catdog.data.attempts import Attempt
-from catdog.data.images import pixel_digest
-from catdog.data.inspection import THUMBNAILS, Plan, inspect_block
-from catdog.data.labels import CLASSES, is_litter, label_of
+from catdog.data.checks import check_account, check_classes, check_room, room
+from catdog.data.graph import Progress, full_disk_told, pixel_digests, run
+from catdog.data.inspection import THUMBNAILS, Plan
+from catdog.data.labels import is_litter, label_of
 from catdog.data.shards import Rows, open_rows
 from catdog.data.splits import SPLITS, Split
 from catdog.data.verdicts import Account, account_of, photos_table, rejected_table
-from catdog.errors import UserError
 from catdog.storage import Location
 
 #: Changes whenever the same photos would be prepared differently.
 FORMAT = 1
-_DIGESTS_AT_ONCE = 64
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -102,12 +94,12 @@ def survey(settings: DataSettings, seed: int) -> Survey:
             total,
             classes,
             total * 6_000,
-            _room(total, settings.image_size),
+            room(total, settings.image_size),
             None,
         )
     listing = sources.list_source(settings.source)
     counts = listing.counts()
-    _check_classes(listing, counts)
+    check_classes(listing, counts)
     unpacked = listing.bytes() if listing.archive else 0
     return Survey(
         str(listing.source),
@@ -115,7 +107,7 @@ def survey(settings: DataSettings, seed: int) -> Survey:
         len(listing.files),
         counts,
         listing.bytes(),
-        _room(len(listing.files), settings.image_size) + unpacked,
+        room(len(listing.files), settings.image_size) + unpacked,
         fingerprint_of(listing, settings),
     )
 
@@ -142,14 +134,14 @@ def prepare(
     if source is None:
         source = sample.drawn(storage, settings.drawings, seed, settings.image_size).uri
     listing = sources.list_source(source)
-    _check_classes(listing, listing.counts())
+    check_classes(listing, listing.counts())
     fingerprint = fingerprint_of(listing, settings)
     done = find(storage, fingerprint)
     if done is not None:
         if on_progress:
             on_progress(done.manifest["files"], done.manifest["files"])
         return done
-    _check_room(listing, settings, storage)
+    check_room(listing, settings, storage)
     with Attempt(storage / "datasets", fingerprint) as attempt:
         listing = _unpacked(listing, attempt)
         plan = Plan(
@@ -162,10 +154,10 @@ def prepare(
             # The report shows a few; from thousands of blocks one each is more than enough.
             max(1, THUMBNAILS * 64 // max(64, len(listing.files) // 128)),
         )
-        with _full_disk_told(storage):
-            verdicts = _run(listing, plan, on_progress or (lambda done, total: None))
-        account = account_of(verdicts, listing.files, _pixel_digests(listing))
-        _check_account(account, settings)
+        with full_disk_told(storage):
+            verdicts = run(listing, plan, on_progress or (lambda done, total: None))
+        account = account_of(verdicts, listing.files, pixel_digests(listing))
+        check_account(account, settings)
         manifest = _manifest(account, plan) | {
             "fingerprint": fingerprint,
             "source": "built-in drawings" if drawn else str(listing.source),
@@ -220,39 +212,6 @@ def fingerprint_of(listing: sources.Listing, settings: DataSettings) -> str:
     )
 
 
-def _check_classes(listing: sources.Listing, counts: dict[str, int]) -> None:
-    if not len(listing.files):
-        raise UserError(f"there are no files in {listing.source}")
-    found = [name for name in CLASSES if counts[name]]
-    names = "cat.0.jpg and dog.0.jpg, or folders Cat/ and Dog/"
-    if not found:
-        raise UserError(
-            f"no class found in {listing.source}: {len(listing.files)} files, and none is named "
-            f"for a cat or a dog; name them like {names}"
-        )
-    if len(found) == 1:
-        other = next(name for name in CLASSES if name not in found)
-        raise UserError(
-            f"only one class in {listing.source}: {counts[found[0]]} files are a {found[0]} by "
-            f"their name or folder and none is a {other}; name them like {names}"
-        )
-
-
-def _room(files: int, image_size: int) -> int:
-    return files * (3 * image_size**2 + 512) + (1 << 20)
-
-
-def _check_room(listing: sources.Listing, settings: DataSettings, storage: Location) -> None:
-    free = storage.free_bytes()
-    needed = _room(len(listing.files), settings.image_size)
-    needed += listing.bytes() if listing.archive else 0
-    if free is not None and needed > free:
-        raise UserError(
-            f"not enough disk under {storage}: the prepared photos need {needed / 2**30:.2f} GiB "
-            f"and {free / 2**30:.2f} GiB are free; give another --storage or a smaller --image-size"
-        )
-
-
 def _unpacked(listing: sources.Listing, attempt: Attempt) -> sources.Listing:
     """For an archive: its members in pack files that go away with the attempt."""
     if not listing.archive:
@@ -284,130 +243,6 @@ def _unpacked(listing: sources.Listing, attempt: Attempt) -> sources.Listing:
         schema=sources.FILES,
     )
     return replace(listing, files=files, bases=tuple(packs))
-
-
-def _run(listing: sources.Listing, plan: Plan, on_progress: Progress) -> pa.Table:
-    """The Ray Data graph: a few large blocks of file names in, verdicts out."""
-    import ray
-
-    total, done, parts = len(listing.files), 0, []
-    with quiet():
-        dataset = ray.data.from_arrow(list(_blocks(listing.files)))
-        dataset = dataset.map_batches(
-            inspect_block,
-            batch_size=None,
-            batch_format="pyarrow",
-            fn_kwargs={"plan": plan},
-            zero_copy_batch=True,
-        )
-        for part in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            parts.append(part)
-            done += len(part)
-            on_progress(done, total)
-    return pa.concat_tables(parts)
-
-
-@contextlib.contextmanager
-def _full_disk_told(storage: Location) -> Iterator[None]:
-    """A disk that fills up although it was measured is the user's to clear, in one line."""
-    from ray.exceptions import RayTaskError
-
-    try:
-        yield
-    except RayTaskError as error:
-        if os.strerror(errno.ENOSPC) in str(error):  # the cause itself does not travel
-            raise UserError(f"the disk of {storage} is full; free some space") from error
-        raise
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Ray Data tells its plan and progress in its own way; ours are told by ``on_progress``."""
-    import ray
-
-    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
-    bars, level = context.enable_progress_bars, logger.level
-    context.enable_progress_bars = False
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        context.enable_progress_bars = bars
-        logger.setLevel(level)
-
-
-def _blocks(files: pa.Table) -> Iterator[pa.Table]:
-    """Few and large, but enough for every core to have several: a slow one costs little."""
-    import ray
-
-    cores = int(ray.cluster_resources().get("CPU", 1))
-    rows = min(1024, max(64, -(-len(files) // (8 * cores))))
-    numbered = files.append_column("index", pa.array(np.arange(len(files))))
-    for number, start in enumerate(range(0, len(files), rows)):
-        block = numbered.slice(start, rows).combine_chunks()
-        yield block.append_column("block", pa.array(np.full(len(block), number)))
-
-
-def _pixel_digests(listing: sources.Listing) -> Callable[[list[int]], list[bytes | None]]:
-    """Digests of pixels at full size, computed in tasks."""
-
-    def of(places: list[int]) -> list[bytes | None]:
-        import ray
-
-        if not places:
-            return []
-        task = ray.remote(_digests)
-        entries = listing.files.take(pa.array(places)).to_pylist()
-        pieces = range(0, len(entries), _DIGESTS_AT_ONCE)
-        jobs = [task.remote(entries[i : i + _DIGESTS_AT_ONCE], listing.bases) for i in pieces]
-        return [digest for job in jobs for digest in ray.get(job)]
-
-    return of
-
-
-def _digests(entries: list[dict[str, Any]], bases: tuple[Location, ...]) -> list[bytes | None]:
-    found: list[bytes | None] = []
-    for entry in entries:
-        where = (bases[entry["base"]], entry["path"], entry["offset"], entry["size"])
-        try:
-            found.append(pixel_digest(sources.read(*where)))
-        except OSError:
-            found.append(None)
-    return found
-
-
-def _check_account(account: Account, settings: DataSettings) -> None:
-    rejected, files = account.rejected(), len(account.labels)
-    reasons = tuple(
-        line
-        for reason, examples in account.examples().items()
-        for line in (f"{reason}: {rejected[reason]}", *(f"    {name}" for name in examples))
-    )
-    labelled = files - rejected.get("no_label", 0)
-    bad = sum(rejected.values()) - rejected.get("no_label", 0)
-    if bad > settings.max_rejected * labelled:
-        raise UserError(
-            f"{bad} of {labelled} files were rejected ({bad / labelled:.0%}), more than the "
-            f"{settings.max_rejected:.0%} allowed; look at the reasons, or raise --max-rejected",
-            details=reasons,
-        )
-    for label, name in enumerate(CLASSES):
-        count = int((account.kept & (account.labels == label)).sum())
-        if count < settings.min_per_class:
-            raise UserError(
-                f"{count} good photos of a {name} are left, fewer than {settings.min_per_class}; "
-                "give more photos",
-                details=reasons,
-            )
-    for split, classes in account.splits().items():
-        for name, count in classes.items():
-            if not count:
-                raise UserError(
-                    f"the {split} split has no {name}: there are too few photos for fractions of "
-                    f"{settings.val_fraction:g} and {settings.test_fraction:g}; give more photos, "
-                    "or larger val_fraction and test_fraction",
-                    details=reasons,
-                )
 
 
 def _manifest(account: Account, plan: Plan) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from catdog.data.decoding import REASONS
 from catdog.data.duplicates import groups_of, near_pairs
-from catdog.data.images import REASONS
 from catdog.data.labels import CLASSES
 from catdog.data.splits import SPLITS
 

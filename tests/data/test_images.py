@@ -16,17 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catdog.data.images import (
-    REASONS,
-    Photo,
-    Rejected,
-    Workspace,
-    inspect,
-    perceptual_hash,
-    pixel_digest,
-    shrink,
-    thumbnail,
-)
+from catdog.data.decoding import REASONS, Rejected, Workspace, pixel_digest, thumbnail
+from catdog.data.images import Photo, inspect, perceptual_hash, shrink
 
 FORMATS = {
     "JPEG": {"quality": 90},

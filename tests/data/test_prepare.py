@@ -18,7 +18,8 @@ from PIL import Image
 
 from catdog.config import DataSettings
 from catdog.data import prepare as module
-from catdog.data.images import REASONS, Photo, inspect
+from catdog.data.decoding import REASONS
+from catdog.data.images import Photo, inspect
 from catdog.data.prepare import PreparedSet, find, prepare, survey
 from catdog.data.shards import open_rows
 from catdog.errors import UserError
@@ -151,7 +152,7 @@ def test_a_second_run_decodes_nothing(
     def never(*_: Any) -> Any:
         raise AssertionError("photos were read again")
 
-    monkeypatch.setattr(module, "_run", never)
+    monkeypatch.setattr(module, "run", never)
     seen: list[tuple[int, int]] = []
     storage = Location.of(prepared.root.local_path.parent.parent)
     again = prepare(settings(messy[0]), storage, 1, lambda done, total: seen.append((done, total)))

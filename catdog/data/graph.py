@@ -1,0 +1,113 @@
+"""The Ray Data graph: blocks of file names in, verdicts out; pixels never travel."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from catdog.data import sources
+from catdog.data.decoding import pixel_digest
+from catdog.data.inspection import Plan, inspect_block
+from catdog.errors import UserError
+from catdog.storage import Location
+
+#: Called with (files done, files in all).
+Progress = Callable[[int, int], None]
+_DIGESTS_AT_ONCE = 64
+
+
+def run(listing: sources.Listing, plan: Plan, on_progress: Progress) -> pa.Table:
+    """The Ray Data graph: a few large blocks of file names in, verdicts out."""
+    import ray
+
+    total, done, parts = len(listing.files), 0, []
+    with quiet():
+        dataset = ray.data.from_arrow(list(_blocks(listing.files)))
+        dataset = dataset.map_batches(
+            inspect_block,
+            batch_size=None,
+            batch_format="pyarrow",
+            fn_kwargs={"plan": plan},
+            zero_copy_batch=True,
+        )
+        for part in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            parts.append(part)
+            done += len(part)
+            on_progress(done, total)
+    return pa.concat_tables(parts)
+
+
+@contextlib.contextmanager
+def full_disk_told(storage: Location) -> Iterator[None]:
+    """A disk that fills up although it was measured is the user's to clear, in one line."""
+    from ray.exceptions import RayTaskError
+
+    try:
+        yield
+    except RayTaskError as error:
+        if os.strerror(errno.ENOSPC) in str(error):  # the cause itself does not travel
+            raise UserError(f"the disk of {storage} is full; free some space") from error
+        raise
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Ray Data tells its plan and progress in its own way; ours are told by ``on_progress``."""
+    import ray
+
+    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
+    bars, level = context.enable_progress_bars, logger.level
+    context.enable_progress_bars = False
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        context.enable_progress_bars = bars
+        logger.setLevel(level)
+
+
+def _blocks(files: pa.Table) -> Iterator[pa.Table]:
+    """Few and large, but enough for every core to have several: a slow one costs little."""
+    import ray
+
+    cores = int(ray.cluster_resources().get("CPU", 1))
+    rows = min(1024, max(64, -(-len(files) // (8 * cores))))
+    numbered = files.append_column("index", pa.array(np.arange(len(files))))
+    for number, start in enumerate(range(0, len(files), rows)):
+        block = numbered.slice(start, rows).combine_chunks()
+        yield block.append_column("block", pa.array(np.full(len(block), number)))
+
+
+def pixel_digests(listing: sources.Listing) -> Callable[[list[int]], list[bytes | None]]:
+    """Digests of pixels at full size, computed in tasks."""
+
+    def of(places: list[int]) -> list[bytes | None]:
+        import ray
+
+        if not places:
+            return []
+        task = ray.remote(_digests)
+        entries = listing.files.take(pa.array(places)).to_pylist()
+        pieces = range(0, len(entries), _DIGESTS_AT_ONCE)
+        jobs = [task.remote(entries[i : i + _DIGESTS_AT_ONCE], listing.bases) for i in pieces]
+        return [digest for job in jobs for digest in ray.get(job)]
+
+    return of
+
+
+def _digests(entries: list[dict[str, Any]], bases: tuple[Location, ...]) -> list[bytes | None]:
+    found: list[bytes | None] = []
+    for entry in entries:
+        where = (bases[entry["base"]], entry["path"], entry["offset"], entry["size"])
+        try:
+            found.append(pixel_digest(sources.read(*where)))
+        except OSError:
+            found.append(None)
+    return found
