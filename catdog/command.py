@@ -34,7 +34,7 @@ def command(main: Callable[[list[str]], None], arguments: list[str]) -> int:
         return error.exit_code
     except (KeyboardInterrupt, Terminated) as interruption:
         console.complain_more(f"stopped; the same command continues: {_again()}")
-        return 130 if isinstance(interruption, KeyboardInterrupt) else 143
+        return 143 if isinstance(interruption, Terminated) else 130
     return 0
 
 

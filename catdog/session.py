@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ class Session:
     run: RunDirectory
     events: Events
     narrator: Narrator
-    seconds_before: float
+    seconds_before: float = 0.0
     started_at: str = field(default_factory=now)
     started: float = field(default_factory=time.monotonic)
 
@@ -35,7 +37,7 @@ class Session:
         """A session on ``run``; an exception ends it as failed and goes on upwards."""
         record = run.claim(config)
         events = Events.open(run)
-        session = cls(run, events, Narrator(events), record.get("seconds", 0.0))
+        session = cls(run, events, Narrator(events))
         session._begin(config, record, versions)
         try:
             yield session
@@ -57,7 +59,8 @@ class Session:
         self._end("finished", None)
 
     def _begin(self, config: Config, record: dict[str, Any], versions: dict[str, str]) -> None:
-        earlier = record.get("sessions", [])
+        earlier = [_closed(past, self.events) for past in record.get("sessions", [])]
+        self.seconds_before = sum(past["seconds"] for past in earlier)
         command = shlex.join(["python", *sys.argv])
         self.run.update(
             status="running",
@@ -90,6 +93,21 @@ class Session:
     def _as_session(self, outcome: str) -> dict[str, Any]:
         seconds = time.monotonic() - self.started
         return {"started_at": self.started_at, "seconds": seconds, "outcome": outcome}
+
+
+def _closed(past: dict[str, Any], events: Events) -> dict[str, Any]:
+    """A past session as it ended; one that was killed ended with its last event."""
+    if past["outcome"] != "running":
+        return past
+    began = last = datetime.fromisoformat(past["started_at"])
+    for line in events.lines:
+        event = json.loads(line)
+        time_of = datetime.fromisoformat(event["time"])
+        if time_of > began and event["event"] == "resume":
+            break
+        last = max(last, time_of)
+    seconds = (last - began).total_seconds()
+    return past | {"seconds": seconds, "outcome": "killed"}
 
 
 def _git_commit() -> str | None:

@@ -138,8 +138,12 @@ def make_trainer(
 
     from catdog.training.backend import ClusterSpecConfig
 
+    class Interruptible(TensorflowTrainer):
+        def _register_sigint_handler(self, controller: Any) -> None:
+            """Ctrl-C raises in the driver as everywhere; Ray's handler would end it with 0 or 1."""
+
     resources = {"CPU": workers.cpus} | ({"GPU": 1} if workers.use_gpu else {})
-    return TensorflowTrainer(
+    return Interruptible(
         train_on_worker,
         train_loop_config={"jobs": list(jobs), "workers": workers, "messages": messages},
         tensorflow_config=ClusterSpecConfig(),
