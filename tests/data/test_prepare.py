@@ -25,7 +25,8 @@ from catdog.data.shards import open_rows
 from catdog.errors import UserError
 from catdog.storage import Location
 
-pytestmark = pytest.mark.usefixtures("cluster")
+# The first test waits for the cluster, which took two minutes on a machine with 30 others at work.
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(300)]
 
 SIZE = 48
 
