@@ -37,6 +37,12 @@ def training_parser() -> argparse.ArgumentParser:
     where = parser.add_argument_group("what and where")
     where.add_argument("--data", metavar="PATH|URI", help="photos: a folder, an archive or s3://…")
     where.add_argument(
+        "--max-rejected",
+        type=float,
+        metavar="SHARE",
+        help="stop before training when more of the files are rejected (default: 0.2)",
+    )
+    where.add_argument(
         "--storage",
         metavar="DIR|URI",
         help="where prepared sets and runs are kept (default: runs; in a Ray job ~/catdog-runs)",
@@ -146,6 +152,7 @@ def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
     places = {
         "data": ("data", "source"),
         "image_size": ("data", "image_size"),
+        "max_rejected": ("data", "max_rejected"),
         "storage": ("storage",),
         "name": ("name",),
         "models": ("models",),
