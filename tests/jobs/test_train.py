@@ -17,7 +17,7 @@ import pytest
 EXACT = [
     "--models=base_cnn",
     "--trials=0",
-    "--set=data.drawings=120",
+    "--set=data.drawings=240",
     "--set=compute.precision=float32",
     "--set=augmentation.horizontal_flip=false",
     "--set=augmentation.rotation=0",
