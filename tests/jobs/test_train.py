@@ -150,6 +150,7 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_never_stopped(
             killed.send_signal(signal.SIGKILL)
             break
     killed.wait(timeout=60)
+    killed.stdout.close()
     time.sleep(10)  # the local cluster ends some seconds after its driver
 
     again = run(project, *arguments, "--name=killed")
