@@ -12,7 +12,7 @@ import os
 import posixpath
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -102,10 +102,6 @@ class Location:
         selector = pafs.FileSelector(self.path, recursive=recursive, allow_not_found=True)
         infos = retried(lambda: self.filesystem.get_file_info(selector), self)
         return sorted(infos, key=lambda info: info.path)
-
-    def children(self) -> Iterator[Location]:
-        for info in self.list():
-            yield self / posixpath.basename(info.path)
 
     def mkdir(self) -> Location:
         if self.is_local:

@@ -32,9 +32,6 @@ class SummedAdamW(keras.optimizers.AdamW):
             for variable in variables
         }
 
-    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
-        return list(grads_and_vars)
-
     def _backend_update_step(
         self, grads: Any, trainable_variables: Any, learning_rate: Any
     ) -> None:
