@@ -132,6 +132,11 @@ class ComputeSettings(Settings):
         None, ge=1, description="none: what the cluster has, shared"
     )
     precision: Precision = "auto"
+    reproducible: bool | None = Field(
+        None,
+        description="the same bits on any number of workers (without augmentation and dropout); "
+        "none: on CPUs for the base CNN, and for all models in float32",
+    )
     xla: bool = False
     max_restarts: int = Field(3, ge=0)
     stall_limit_s: int = Field(600, ge=10, description="a step that takes longer is a hang")

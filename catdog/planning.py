@@ -115,6 +115,7 @@ class Plan:
                 if isinstance(settings, FineTuneSettings)
                 else config.augmentation
             ),
+            reproducible=config.compute.reproducible,
             xla=config.compute.xla,
         )
 

@@ -38,12 +38,16 @@ def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return generator.permutation(count).astype(np.int64)
 
 
-def share(indices: ArrayLike, rank: int, world_size: int) -> NDArray[np.int64]:
-    """The contiguous part of ``indices`` for ``rank``; sizes differ by one row at most."""
+def share(indices: ArrayLike, rank: int, world_size: int, unit: int = 1) -> NDArray[np.int64]:
+    """The contiguous part of ``indices`` for ``rank``; sizes differ by ``unit`` rows at most.
+
+    Shares are whole units, of which only the last may be shorter.
+    """
     whole = np.asarray(indices, np.int64)
     if not 0 <= rank < world_size:
         raise ValueError(f"rank {rank} is not in a world of {world_size}")
-    return whole[len(whole) * rank // world_size : len(whole) * (rank + 1) // world_size]
+    units = -(-len(whole) // unit)
+    return whole[units * rank // world_size * unit : units * (rank + 1) // world_size * unit]
 
 
 def batches(
@@ -54,6 +58,7 @@ def batches(
     rank: int,
     world_size: int,
     drop_last: bool,
+    unit: int = 1,
     prefetch: int = 2,
 ) -> Iterator[Batch]:
     """One rank's batches of an epoch, gathered ahead in a thread.
@@ -64,6 +69,7 @@ def batches(
         batch_size: rows of a global batch, over all ranks.
         drop_last: leave out the last global batch if it is not full (training); otherwise every
             row is seen once (evaluation).
+        unit: rows that stay together on one rank, as long as every rank gets some.
         prefetch: batches held ready; 0 gathers in the caller's thread.
 
     Yields:
@@ -72,7 +78,9 @@ def batches(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}")
-    steps = _steps(np.asarray(order, np.int64), batch_size, rank, world_size, drop_last)
+    if unit * world_size > batch_size:
+        unit = 1
+    steps = _steps(np.asarray(order, np.int64), batch_size, rank, world_size, drop_last, unit)
     if prefetch < 1:
         return (_gather(rows, *step) for step in steps)
     return _ahead(rows, steps, prefetch)
@@ -105,12 +113,17 @@ _UNHELD = sys.getrefcount(np.empty(0)) + 1
 
 
 def _steps(
-    order: NDArray[np.int64], batch_size: int, rank: int, world_size: int, drop_last: bool
+    order: NDArray[np.int64],
+    batch_size: int,
+    rank: int,
+    world_size: int,
+    drop_last: bool,
+    unit: int,
 ) -> Iterator[tuple[NDArray[np.int64], float]]:
     end = len(order) // batch_size * batch_size if drop_last else len(order)
     for start in range(0, end, batch_size):
         whole = order[start : start + batch_size]
-        mine = share(whole, rank, world_size)
+        mine = share(whole, rank, world_size, unit)
         yield (mine, 1.0) if len(mine) else (whole[:1], 0.0)
 
 

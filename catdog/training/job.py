@@ -24,6 +24,7 @@ class TrainingJob:
         views: kept rows per training photo when rows are fixed augmented views.
         backbone: URI of the backbone's weights (``.npz``), for a pretrained one.
         head: URI of the probe's head, which fine-tuning starts from.
+        reproducible: the same bits on any number of workers; none: where it is cheap.
         augmentation: applied to pixel rows; ``None`` for none.
     """
 
@@ -42,6 +43,7 @@ class TrainingJob:
     head: str | None = None
     augmentation: AugmentationSettings | None = None
     precision: Precision = "auto"
+    reproducible: bool | None = None
     xla: bool = False
 
     @property

@@ -3,9 +3,8 @@
 ``Model.fit`` of Keras 3 fails under MultiWorkerMirroredStrategy (keras issue 20585), so the step
 is ours: the loss is *summed* over a worker's rows and divided by the *global* batch size, gradients
 are summed over workers once, and clipping and the update see the sum. Therefore the number of
-workers, and uneven shares among them, change nothing but the order of additions and what the kernels
-make of other batch sizes. (On a CPU oneDNN's convolution gradients of 8 and of 16 rows differ by 2 %
-in float32; with TF_ENABLE_ONEDNN_OPTS=0 one and two workers agree to 1e-5.)
+workers, and uneven shares among them, change nothing but the order of additions; and for a network
+from :func:`catdog.training.reproducible.reproducible` not even a bit.
 
 Both functions have a fixed ``input_signature`` with an open batch axis: a retrace on one rank
 alone would give collectives other keys than on the others and abort them.
@@ -14,13 +13,15 @@ alone would give collectives other keys than on the others and abort them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from catdog.training.reproducible import ports_of
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class GlobalStep:
         *,
         label_smoothing: float,
         row_dtype: Any,
+        reproducible: bool = False,
         xla: bool = False,
     ) -> None:
         self.strategy = strategy
@@ -66,6 +68,7 @@ class GlobalStep:
         self.optimizer = optimizer
         self.augmentation = augmentation
         self.label_smoothing = label_smoothing
+        self.reproducible = reproducible
         signature = [
             tf.TensorSpec((None, *network.input_shape[1:]), tf.as_dtype(row_dtype)),
             tf.TensorSpec((None,), tf.float32),
@@ -78,7 +81,7 @@ class GlobalStep:
             else self._gradients
         )
         # Nothing in them needs autograph, and without it they are traced faster.
-        scalar = tf.TensorSpec((), tf.float32)
+        scalar = tf.TensorSpec((), tf.float64)
         self._train = tf.function(
             self._train_everywhere, input_signature=[*signature, scalar], autograph=False
         )
@@ -89,14 +92,14 @@ class GlobalStep:
         self._statistics = _unsynchronised_statistics(network)
 
     def train(self, rows: Any, labels: Any, weights: Any, global_rows: int) -> tf.Tensor:
-        """One update; returns sums (loss, correct, rows) over the global batch, shape (3,).
+        """One update; returns sums (loss, correct, rows) over the global batch, float64 (3,).
 
         The tensor is not waited for: reading it every step would stall the device.
         """
-        return self._train(rows, labels, weights, np.float32(global_rows))
+        return self._train(rows, labels, weights, np.float64(global_rows))
 
     def evaluate(self, rows: Any, labels: Any, weights: Any) -> tf.Tensor:
-        """Sums over the global batch without an update, shape (3,)."""
+        """Sums over the global batch without an update, float64 (3,)."""
         return self._evaluate(rows, labels, weights)
 
     def average_statistics(self) -> None:
@@ -133,28 +136,38 @@ class GlobalStep:
             rows = self.augmentation(rows, training=True)
         gradients, sums = self._forward_backward(rows, labels, weights, global_rows)
         gradients = tf.distribute.get_replica_context().all_reduce("SUM", gradients)
+        gradients = [tf.cast(gradient, tf.float32) for gradient in gradients]
         self.optimizer.apply_gradients(
             zip(gradients, self.network.trainable_variables, strict=True)
         )
         return sums
 
     def _gradients(self, rows: Any, labels: Any, weights: Any, global_rows: Any) -> Any:
+        """Gradients of this worker's rows, float64 where they are reproducible, and its sums."""
+        labels, weights = tf.cast(labels, tf.float64), tf.cast(weights, tf.float64)
         smoothed = labels * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
-        with tf.GradientTape() as tape:
-            logits = tf.squeeze(self.network(rows, training=True), -1)
-            losses = tf.nn.sigmoid_cross_entropy_with_logits(smoothed, logits)
-            objective = tf.reduce_sum(losses * weights) / global_rows
-        variables = [variable.value for variable in self.network.trainable_variables]
-        return tape.gradient(objective, variables), self._sums(logits, labels, weights)
+        variables = self.network.trainable_variables
+        sources: AbstractContextManager[list[Any]] = nullcontext([v.value for v in variables])
+        if self.reproducible:
+            sources = ports_of(variables)
+        with sources as watched:
+            with tf.GradientTape() as tape:
+                tape.watch(watched)
+                logits = _logits(self.network, rows, training=True)
+                losses = tf.nn.sigmoid_cross_entropy_with_logits(smoothed, logits)
+                objective = tf.reduce_sum(losses * weights) / global_rows
+            gradients = tape.gradient(objective, watched)
+        return gradients, self._sums(logits, labels, weights)
 
     def _evaluate_replica(self, rows: Any, labels: Any, weights: Any) -> Any:
-        logits = tf.squeeze(self.network(rows, training=False), -1)
+        logits = _logits(self.network, rows, training=False)
+        labels, weights = tf.cast(labels, tf.float64), tf.cast(weights, tf.float64)
         return self._sums(logits, labels, weights)
 
     @staticmethod
     def _sums(logits: Any, labels: Any, weights: Any) -> Any:
         losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
-        correct = tf.cast(tf.equal(logits > 0, labels > 0.5), tf.float32)
+        correct = tf.cast(tf.equal(logits > 0, labels > 0.5), tf.float64)
         return tf.stack(
             [
                 tf.reduce_sum(losses * weights),
@@ -162,6 +175,11 @@ class GlobalStep:
                 tf.reduce_sum(weights),
             ]
         )
+
+
+def _logits(network: keras.Model, rows: Any, *, training: bool) -> Any:
+    """(rows,) float64: in float32 the vectorised sigmoid's last digit depends on how many there are."""
+    return tf.cast(tf.squeeze(network(rows, training=training), -1), tf.float64)
 
 
 def _unsynchronised_statistics(network: keras.Model) -> list[keras.Variable]:

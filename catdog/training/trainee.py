@@ -27,11 +27,15 @@ from catdog.training.augmentation import make_augmentation
 from catdog.training.checkpoints import Checkpoint, CheckpointFolder
 from catdog.training.job import TrainingJob
 from catdog.training.optimization import RateSchedule, make_optimizer
+from catdog.training.reproducible import reproducible, unit_rows
 from catdog.training.step import GlobalStep, Sums
 from catdog.training.watchdog import Watchdog
 
 #: How often a worker tells how far it is within an epoch.
 TELL_EVERY_S = 0.5
+
+#: Up to so many, reproducible sums cost next to nothing.
+SMALL_PARAMETERS = 5_000_000
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -81,8 +85,8 @@ class Progress:
 class Trainee:
     """The model in training with everything that changes with it.
 
-    ``model`` maps pixels to probabilities and is what is saved; ``network`` maps rows to logits,
-    shares the model's layers, and is what is trained.
+    ``model`` maps pixels to probabilities and is what is saved; ``network`` maps rows to logits and
+    is what is trained: the model's upper layers, or their reproducible copy.
     """
 
     job: TrainingJob
@@ -92,6 +96,7 @@ class Trainee:
     optimizer: keras.Optimizer
     augmentation: keras.Sequential | None
     step: GlobalStep
+    unit: int
     steps_per_epoch: int
     schedule: RateSchedule
 
@@ -104,6 +109,10 @@ class Trainee:
         if job.phase == "finetune":
             registry.freeze_below(model, job.freeze_below)
         _, network = registry.split_at(model, job.boundary)
+        exact = _is_reproducible(job, network)
+        unit = unit_rows(job.batch_size, network.compute_dtype) if exact else 1
+        if exact:
+            network = reproducible(network, unit)
         augmentation = make_augmentation(job.augmentation if job.boundary == "pixels" else None)
         if augmentation is not None:
             augmentation.build(network.input_shape)
@@ -122,10 +131,13 @@ class Trainee:
             augmentation,
             label_smoothing=job.settings.label_smoothing,
             row_dtype=rows.dtype,
+            reproducible=exact,
             xla=job.xla,
         )
         schedule = RateSchedule.of(job.settings, steps)
-        trainee = cls(job, rank, model, network, optimizer, augmentation, step, steps, schedule)
+        trainee = cls(
+            job, rank, model, network, optimizer, augmentation, step, unit, steps, schedule
+        )
         trainee._spread_random_states()
         return trainee
 
@@ -144,8 +156,9 @@ class Trainee:
             rank=rank.rank,
             world_size=rank.world_size,
             drop_last=True,
+            unit=self.unit,
         )
-        total = tf.zeros(3)
+        total = tf.zeros(3, tf.float64)
         told = time.monotonic()
         done = (epoch - 1) * self.steps_per_epoch
         for index, batch in enumerate(feed, start=1):
@@ -251,9 +264,22 @@ class Trainee:
 
     def write_result(self, folder: CheckpointFolder) -> int:
         """The best epoch's model as ``model.keras``; rank 0 alone. Returns its bytes."""
-        for variable, value in zip(self.network.variables, folder.load_best().arrays, strict=True):
+        _, upper = registry.split_at(self.model, self.job.boundary)
+        for variable, value in zip(upper.variables, folder.load_best().arrays, strict=True):
             variable.assign(value)
         return save_keras(self.model, Location.of(self.job.output) / "model.keras")
+
+
+def _is_reproducible(job: TrainingJob, network: keras.Model) -> bool:
+    """Whether every bit is to be the same on any number of workers: as asked, or where it is cheap.
+
+    On a GPU the many small kernels are not, nor is sending the gradients of a backbone in float64.
+    """
+    if job.reproducible is not None:
+        return job.reproducible
+    small = network.count_params() <= SMALL_PARAMETERS
+    exact = keras.config.dtype_policy().compute_dtype == "float32"
+    return (small or exact) and not tf.config.list_logical_devices("GPU")
 
 
 def _load_start(model: keras.Model, job: TrainingJob) -> None:
