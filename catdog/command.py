@@ -12,8 +12,14 @@ from catdog import console
 from catdog.errors import RunFailed, UserError
 
 
-class Terminated(BaseException):
-    """SIGTERM, raised where the main thread is, so that everything is closed on the way out."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, raised where the main thread is, so that everything is closed on the way out.
+
+    A KeyboardInterrupt, for ``ray.get`` swallows every other exception of a signal handler. It
+    raises a new KeyboardInterrupt in its place, so what it was is noted here too.
+    """
+
+    received = False
 
 
 def command(main: Callable[[list[str]], None], arguments: list[str]) -> int:
@@ -32,13 +38,14 @@ def command(main: Callable[[list[str]], None], arguments: list[str]) -> int:
         console.complain(str(error))
         console.complain_more(f"the same command continues: {_again()}")
         return error.exit_code
-    except (KeyboardInterrupt, Terminated) as interruption:
+    except KeyboardInterrupt:
         console.complain_more(f"stopped; the same command continues: {_again()}")
-        return 143 if isinstance(interruption, Terminated) else 130
+        return 143 if Terminated.received else 130
     return 0
 
 
 def _raise_terminated(number: int, frame: FrameType | None) -> None:
+    Terminated.received = True
     raise Terminated
 
 

@@ -160,3 +160,31 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_never_stopped(
     finished = run(project, *arguments, "--name=killed", limit_s=60)
     assert finished.returncode == 0
     assert "nothing is left to do" in finished.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("signal_, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_says_how_to_go_on(
+    project: Path, tmp_path: Path, signal_: signal.Signals, code: int
+) -> None:
+    arguments = [f"--storage={tmp_path}", "--workers=2", "--epochs=50", *EXACT, "--name=stopped"]
+    process = subprocess.Popen(
+        command(project, *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "epoch 1/50" in line:
+            process.send_signal(signal_)
+            break
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == code, complaint
+    assert complaint.strip().splitlines()[-1].startswith("stopped; the same command continues: ")
+    assert "Traceback" not in complaint
+    record = json.loads((tmp_path / "stopped" / "run.json").read_text())
+    assert record["sessions"][-1]["outcome"] == "failed"
+    assert (tmp_path / "stopped/models/base_cnn/checkpoints/epoch-0001.npz").is_file()
