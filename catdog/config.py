@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from catdog.errors import UserError
+from catdog.secrets import without_secrets
 
 ModelName = Literal["base_cnn", "resnet50v2", "inception_v3"]
 PresetName = Literal["sample", "laptop", "cluster"]
@@ -209,14 +210,16 @@ class Config(Settings):
         tree["scratch"].pop("backbone_epochs")
         tree["sweep"].pop("trials")
         tree["models"] = sorted(tree["models"])
-        return digest(tree)
+        return digest(without_secrets(tree))
 
     @property
     def run_name(self) -> str:
         return self.name or f"{self.preset}-{self.identity[:8]}"
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        """All settings as a file that ``--config`` takes, without the keys that URIs may carry."""
+        tree = without_secrets(self.model_dump(mode="json"))
+        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any], origin: str) -> Config:

@@ -1,6 +1,7 @@
 """Lines, progress bars and tables for people.
 
 Plain lines in job logs and pipes, a live bar on a terminal. Nothing else in the project prints.
+Keys in URIs are taken out of every line.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from catdog.secrets import without_secrets
+
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -26,29 +29,28 @@ class Advance(Protocol):
 
 def say(line: str = "") -> None:
     """One line on standard output, shown at once."""
-    _out.print(line, markup=False)
+    _out.print(without_secrets(line), markup=False)
 
 
 def stage(name: str, explanation: str = "") -> None:
-    _out.print(
-        f"── {name}" + (f"  {explanation}" if explanation else ""), markup=False, style="bold"
-    )
+    line = f"── {name}" + (f"  {explanation}" if explanation else "")
+    _out.print(without_secrets(line), markup=False, style="bold")
 
 
 def warn(line: str) -> None:
-    _out.print(f"note: {line}", markup=False, style="yellow")
+    _out.print(f"note: {without_secrets(line)}", markup=False, style="yellow")
 
 
 def complain(line: str, details: Iterable[str] = ()) -> None:
     """The one line that explains a failure, on standard error."""
-    _err.print(f"error: {line}", markup=False, style="red")
+    _err.print(f"error: {without_secrets(line)}", markup=False, style="red")
     for detail in details:
-        _err.print(f"  {detail}", markup=False)
+        _err.print(f"  {without_secrets(detail)}", markup=False)
 
 
 def complain_more(line: str) -> None:
     """What to do about it, below the line that explains."""
-    _err.print(line, markup=False)
+    _err.print(without_secrets(line), markup=False)
 
 
 def table(columns: list[str], rows: list[list[str]]) -> None:

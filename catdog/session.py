@@ -18,6 +18,7 @@ from catdog import console
 from catdog.config import Config
 from catdog.narration import Narrator
 from catdog.runs import Events, RunDirectory, asked, now
+from catdog.secrets import without_secrets
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Session:
     def note(self, line: str) -> None:
         """Something that the report must say plainly."""
         console.warn(line)
-        self.run.update(notes=[*self.run.read()["notes"], line])
+        self.run.update(notes=[*self.run.read()["notes"], without_secrets(line)])
 
     def finish(self) -> None:
         self._end("finished", None)
@@ -61,7 +62,7 @@ class Session:
     def _begin(self, config: Config, record: dict[str, Any], versions: dict[str, str]) -> None:
         earlier = [_closed(past, self.events) for past in record.get("sessions", [])]
         self.seconds_before = sum(past["seconds"] for past in earlier)
-        command = shlex.join(["python", *sys.argv])
+        command = without_secrets(shlex.join(["python", *sys.argv]))
         self.run.update(
             status="running",
             preset=config.preset,
@@ -86,9 +87,9 @@ class Session:
             finished_at=now(),
             seconds=self.seconds_before + this["seconds"],
             sessions=[*sessions[:-1], this],
-            error=error,
+            error=without_secrets(error),
         )
-        self.events.add(status, error=error)
+        self.events.add(status, error=without_secrets(error))
 
     def _as_session(self, outcome: str) -> dict[str, Any]:
         seconds = time.monotonic() - self.started

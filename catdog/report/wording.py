@@ -7,6 +7,8 @@ import re
 import unicodedata
 from typing import Any
 
+from catdog.secrets import USER_INFO
+
 MODEL_TITLES = {
     "base_cnn": "Base CNN",
     "resnet50v2": "ResNet50V2",
@@ -19,10 +21,6 @@ NBSP = "\N{NO-BREAK SPACE}"
 DASH = "\N{EN DASH}"
 MISSING = "\N{EM DASH}"
 
-# A secret key may hold a slash that nobody encoded; a colon before a port does not begin a secret.
-_USER_INFO = re.compile(
-    r"(\b[a-z][a-z0-9+.-]*://)(?:[^/@\s'\"]*|[^/@\s'\":]+:(?!\d+/)[^@\s'\"]*)@", re.IGNORECASE
-)
 _QUERY = re.compile(r"(\b(?:s3|gs|gcs|abfs|https?)://[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
 
 _LINE_START = re.compile(r"\s*(>|[#+=-]+(\s|$))")
@@ -38,7 +36,7 @@ def title(model: str) -> str:
 def redacted(value: Any) -> Any:
     """``value`` (JSON-like) without the user information and queries of URIs: keys hide there."""
     if isinstance(value, str):
-        return _QUERY.sub(r"\1?…", _USER_INFO.sub(r"\1", value))
+        return _QUERY.sub(r"\1?…", USER_INFO.sub(r"\1", value))
     if isinstance(value, dict):
         return {key: redacted(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,0 +1,147 @@
+"""The training loop against plain ``keras.Model.fit``, and two workers against one.
+
+The base CNN on rows in memory, or in the page's cache: nothing is decoded, augmented or dropped
+out of the measurement but the first epoch, which traces and warms up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from catdog import console
+from catdog.benchmarks import _photos
+from catdog.cluster import connected
+from catdog.config import ScratchSettings
+from catdog.data.shards import write_shard
+from catdog.models.registry import Architecture
+from catdog.storage import Location
+from catdog.training.job import TrainingJob
+from catdog.training.trainer import Workers, train
+
+SIDE = 128
+BATCH = 64
+PHOTOS = 512
+EPOCHS = 3
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Medians of rounds taken in turn, images per second from the second epoch on."""
+    cores = len(os.sched_getaffinity(0))
+    with _photos.workplace(arguments.work) as work, connected():
+        _write_rows(work)
+        sides = {
+            "keras_fit": lambda: _keras_fit(work, cores),
+            "ray_worker": lambda: _ray(work, 1, cores, "float32"),
+            "ray_worker_bfloat16": lambda: _ray(work, 1, cores, "mixed_bfloat16"),
+            "one_worker_one_core": lambda: _ray(work, 1, 1, "mixed_bfloat16"),
+            "two_workers_one_core_each": lambda: _ray(work, 2, 1, "mixed_bfloat16"),
+        }
+        speeds: dict[str, list[float]] = {name: [] for name in sides}
+        for turn in range(arguments.rounds):
+            for name, side in sides.items():
+                speeds[name].append(side())
+                console.say(f"round {turn + 1}  {name:26} {speeds[name][-1]:8.1f} images/s")
+    found = {name: statistics.median(values) for name, values in speeds.items()}
+    keras = found["keras_fit"]
+    return {
+        "ratio_to_keras_fit": round(found["ray_worker"] / keras, 3),
+        "ratio_to_keras_fit_auto_precision": round(found["ray_worker_bfloat16"] / keras, 3),
+        "two_worker_speedup": round(
+            found["two_workers_one_core_each"] / found["one_worker_one_core"], 3
+        ),
+        "images_per_second": {name: round(speed, 1) for name, speed in found.items()},
+        "cores": {
+            "keras_fit": cores,
+            "ray_worker": cores,
+            "ray_worker_bfloat16": cores,
+            "one_worker_one_core": 1,
+            "two_workers_one_core_each": 2,
+        },
+        "photos": PHOTOS,
+        "image_size": SIDE,
+        "batch_size": BATCH,
+        "model": "base_cnn",
+        "real_photos": False,
+        "rounds": arguments.rounds,
+    }
+
+
+def _write_rows(work: Path) -> None:
+    generator = np.random.default_rng(0)
+    files = {}
+    for split, count in (("train", PHOTOS), ("val", BATCH)):
+        rows = generator.integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
+        target = Location.of(work) / split / "0.arrow"
+        write_shard(target, rows, labels=np.arange(count) % 2, uris=[str(n) for n in range(count)])
+        files[split] = ["0.arrow"]
+    (Location.of(work) / "manifest.json").write_json({"files": files})
+
+
+def _architecture() -> Architecture:
+    return Architecture("base_cnn", SIDE, SIDE, "-1..1", 0.2)
+
+
+def _ray(work: Path, count: int, cpus: int, policy: str) -> float:
+    """Images per second of ``count`` Ray workers, all together."""
+    with _photos.workplace(str(work)) as output:
+        job = TrainingJob(
+            output=str(output / "model"),
+            architecture=_architecture(),
+            phase="scratch",
+            settings=ScratchSettings(epochs=EPOCHS),
+            batch_size=BATCH,
+            seed=0,
+            dataset="",
+            features=str(work),
+        )
+        workers = Workers(count, cpus, use_gpu=False, precision=policy)
+        facts = train([job], workers, Location.of(output / "ray"), lambda message: None)[0]
+    return statistics.median(row["images_per_second"] for row in facts["history"][1:])
+
+
+def _keras_fit(work: Path, cores: int) -> float:
+    """Images per second of ``Model.fit`` in a process of its own, float32."""
+    done = subprocess.run(
+        [sys.executable, "-m", "catdog.benchmarks.train", str(work), str(cores)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _fit_plainly(work: str, cores: int) -> float:
+    import time
+
+    import keras
+    import tensorflow as tf
+
+    from catdog.data.shards import open_rows
+    from catdog.models import registry
+
+    tf.config.threading.set_intra_op_parallelism_threads(cores)
+    tf.config.threading.set_inter_op_parallelism_threads(max(2, cores))
+    rows = open_rows([Location.of(work) / "train" / "0.arrow"])
+    pixels = rows.gather(np.arange(len(rows)))
+    model = registry.build(_architecture())
+    model.compile(keras.optimizers.AdamW(1e-3), "binary_crossentropy", metrics=["accuracy"])
+    times = [time.monotonic()]
+    note = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: times.append(time.monotonic()))
+    model.fit(pixels, rows.labels, BATCH, epochs=EPOCHS, verbose=0, callbacks=[note])
+    epochs = [end - start for start, end in itertools.pairwise(times[1:])]
+    return len(rows) / statistics.median(epochs)
+
+
+if __name__ == "__main__":
+    print(json.dumps(_fit_plainly(sys.argv[1], int(sys.argv[2]))))
