@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,6 +16,9 @@ from typing import Any
 from catdog.config import Config
 from catdog.errors import UserError
 from catdog.training.trainer import POLL_S, Workers
+
+#: How often a wait for resources says what is missing, seconds.
+TELL_EVERY_S = 30.0
 
 #: Packages whose versions make a result.
 NAMED_PACKAGES = ("ray", "tensorflow", "keras", "pyarrow", "numpy")
@@ -66,6 +70,8 @@ def _quiet_ray() -> None:
 
 @dataclass(frozen=True)
 class Resources:
+    """What the cluster has, or may scale to where that is more."""
+
     cpus: int
     gpus: int
     nodes: int
@@ -74,15 +80,41 @@ class Resources:
     @classmethod
     def of_cluster(cls) -> Resources:
         import ray
+        from ray._private.state import state
 
         total = ray.cluster_resources()
+        # Known where an autoscaler told it; Ray has no public call for it.
+        limit = state.get_max_resources_from_cluster_config() or {}
         alive = [node for node in ray.nodes() if node["Alive"]]
         return cls(
-            cpus=int(total.get("CPU", 0)),
-            gpus=int(total.get("GPU", 0)),
+            cpus=int(max(total.get("CPU", 0), limit.get("CPU", 0))),
+            gpus=int(max(total.get("GPU", 0), limit.get("GPU", 0))),
             nodes=len(alive),
             memory_bytes=int(total.get("memory", 0)),
         )
+
+
+def wait_for(workers: Workers, say: Callable[[str], None]) -> None:
+    """Wait until the cluster has what ``workers`` need; every 30 s say what is missing."""
+    import ray
+    from ray.autoscaler.sdk import request_resources
+
+    each = {"CPU": workers.cpus} | ({"GPU": 1} if workers.use_gpu else {})
+    started = told = time.monotonic()
+    while True:
+        have = ray.cluster_resources()
+        missing = {
+            kind: need * workers.count - int(have.get(kind, 0)) for kind, need in each.items()
+        }
+        lacking = ", ".join(f"{count} {kind}" for kind, count in missing.items() if count > 0)
+        if not lacking:
+            return
+        if told == started:
+            request_resources(bundles=[each] * workers.count)
+        if time.monotonic() - told >= TELL_EVERY_S or told == started:
+            told = time.monotonic()
+            say(f"waiting for the cluster to grow: {lacking} more ({told - started:.0f} s)")
+        time.sleep(1)
 
 
 def plan_workers(config: Config, resources: Resources) -> Workers:

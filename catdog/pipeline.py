@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from catdog import console
-from catdog.cluster import Resources, connected, describe_hardware, plan_workers, versions
+from catdog.cluster import Resources, connected, describe_hardware, plan_workers, versions, wait_for
 from catdog.config import Config, ModelName
 from catdog.data.prepare import PreparedSet, prepare
 from catdog.errors import UserError
 from catdog.models.registry import POOLED
 from catdog.models.weights import Weights, fetch
+from catdog.nodes import check_nodes
 from catdog.planning import Plan
 from catdog.preflight import check
 from catdog.runs import RunDirectory, lease
@@ -54,9 +55,11 @@ def _run_stages(config: Config, run: RunDirectory, session: Session) -> Location
     storage = Location.of(config.storage)
     resources = Resources.of_cluster()
     workers = plan_workers(config, resources)
+    check_nodes(storage)
     run.update(hardware=describe_hardware(resources), precision=workers.precision)
 
     dataset = prepare_data(config, run, session, storage)
+    wait_for(workers, console.say)
     weights = fetch_weights(config, session, storage)
     plan = Plan(config, run, dataset, workers.precision, weights)
     probed = probe_backbones(plan, session, storage, workers)
