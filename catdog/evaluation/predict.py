@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from catdog.data.prepare import PreparedSet
+from catdog.evaluation.finished import logits_of
 from catdog.models.export import load_keras
 from catdog.runs import RunDirectory
 from catdog.storage import Location
@@ -75,7 +76,9 @@ class Predictor:
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         self.dataset = open_dataset(dataset)
-        self.forward = {name: _logits(load_keras(Location.of(uri))) for name, uri in models.items()}
+        self.forward = {
+            name: logits_of(load_keras(Location.of(uri))) for name, uri in models.items()
+        }
 
     def __call__(self, chunk: Chunk) -> list[dict[str, Any]]:
         split = chunk["split"]
@@ -103,15 +106,3 @@ class Predictor:
             )
             tables.append({"table": frame.to_parquet(index=False)})
         return tables
-
-
-def _logits(model: Any) -> Any:
-    """A traced function from raw pixels ``(n, side, side, 3)`` uint8 to logits ``(n,)``."""
-    import keras
-    import tensorflow as tf
-
-    network = keras.Model(model.input, model.get_layer("logit").output)
-    signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)]
-    return tf.function(
-        lambda pixels: tf.squeeze(network(pixels, training=False), -1), input_signature=signature
-    )
