@@ -26,8 +26,7 @@ def run_export(model: str, formats: Sequence[str]) -> None:
     chosen = find_model(model)
     if predictions(chosen.folder, "test") is None:
         raise UserError(f"{chosen.folder} has no test predictions to prove an export by")
-    run = Location.of(os.path.dirname(os.path.dirname(chosen.folder.uri)))
-    photos = photos_of(run)
+    photos = photos_of(chosen.run)
     log = Path(tempfile.gettempdir()) / f"catdog-export-{os.getpid()}.log"
     with console.chatter_to(log):
         record = export(chosen, formats, photos, console.say)
@@ -42,4 +41,16 @@ def run_export(model: str, formats: Sequence[str]) -> None:
         for name, facts in record["formats"].items()
     ]
     console.table(["format", "where", "size", "one photo", "largest difference"], rows)
-    console.say(str(report.build([run])))
+    console.say(str(_in_report(chosen.run)))
+
+
+def _in_report(run: Location) -> Location:
+    """The run's page with its exports; a report of several runs is left to who made it."""
+    try:
+        before = (run / "report.json").read_json()
+    except FileNotFoundError:
+        before = {}
+    if before.get("other_runs"):
+        console.say("the report compares several runs; jobs/report.py with all of them renews it")
+        return run / "report.html"
+    return report.build([run], price_per_hour=before.get("price_per_hour"))

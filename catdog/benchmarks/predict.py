@@ -19,8 +19,9 @@ from typing import Any
 
 from catdog import console
 from catdog.benchmarks import _photos
+from catdog.config import ModelName
 
-MODEL = "resnet50v2"
+MODEL: ModelName = "resnet50v2"
 #: Photos of a round on CPUs: some 15 s of ResNet50V2 at 224 pixels on two cores.
 _MOST_ON_CPUS = 1024
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import posixpath
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,12 @@ class FinishedModel:
     @property
     def file(self) -> Location:
         return self.folder / FILE
+
+    @property
+    def run(self) -> Location:
+        """The run directory, two folders up; a URI keeps its query."""
+        head, mark, query = self.folder.uri.partition("?")
+        return Location(posixpath.dirname(posixpath.dirname(head)) + mark + query)
 
 
 def find_model(given: str) -> FinishedModel:

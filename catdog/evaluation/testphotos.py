@@ -82,9 +82,7 @@ def _jpegs(
     row_of = {uri: row for row, uri in enumerate(uris)}
     where, files = [], []
     with tempfile.TemporaryDirectory(prefix="catdog-photos-") as folder:
-        listing = unpacked(
-            sources.list_source(source, labelled=False), lambda: Location.of(folder)
-        )
+        listing = unpacked(sources.list_source(source, labelled=False), lambda: Location.of(folder))
         wanted = listing.files.filter(
             pc.is_in(listing.files.column("uri"), value_set=pa.array(uris))
         )
