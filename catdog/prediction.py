@@ -48,7 +48,14 @@ def _target(out: str) -> Location:
         raise UserError(f"--out {out}: give a file that ends in .parquet or .csv")
     if place.is_dir():
         raise UserError(f"--out {out} is a folder; give a file")
+    if place.is_local and not os.access(_existing(place.local_path.parent), os.W_OK):
+        raise UserError(f"--out {out}: no permission to write there")
     return place
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def _ending(place: Location) -> str:

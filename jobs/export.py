@@ -16,8 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from catdog.command import command
 from catdog.flags import OneLineParser
-
-FORMATS = ("keras", "saved_model", "onnx")
+from catdog.models.portable import FORMATS
 
 
 def main(arguments: list[str]) -> None:

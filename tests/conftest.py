@@ -113,7 +113,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Fin
     import numpy as np
     import yaml
 
-    from catdog.config import DataSettings
+    from catdog.config import PRESETS, DataSettings
     from catdog.data import sample
     from catdog.data.prepare import prepare
     from catdog.evaluation.predict import predict
@@ -142,7 +142,13 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Fin
     facts = {"name": "base_cnn", "weights": "none", "input_scale": "-1..1", "image_size": 96}
     (run.model("base_cnn") / "model.json").write_json(facts | {"precision": "float32"})
     (run.root / "run.json").write_json({"name": "run", "status": "finished", "notes": []})
-    (run.root / "config.yaml").write_text(yaml.safe_dump({"models": ["base_cnn"]}))
+    tree = PRESETS["sample"]().model_dump(mode="json") | {
+        "storage": storage.uri,
+        "models": ["base_cnn"],
+        "model_image_size": {"base_cnn": 96},
+        "data": settings.model_dump(mode="json"),
+    }
+    (run.root / "config.yaml").write_text(yaml.safe_dump(tree))
     for name in ("manifest.json", "rejected.parquet", "photos.parquet"):
         (run.data / name).write_bytes((dataset.root / name).read_bytes())
     (run.root / "artifacts").mkdir()

@@ -88,8 +88,7 @@ def list_source(source: str, *, labelled: bool = True) -> Listing:
 
     Args:
         source: path or URI.
-        labelled: whether labels are wanted; without, a table needs no such column, and any
-            other single file is taken for a photo.
+        labelled: without, a table needs no labels, and any other single file is a photo.
 
     Raises:
         UserError: there is no such place, or it is a file of an unknown kind.

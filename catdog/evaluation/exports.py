@@ -27,16 +27,17 @@ from catdog.evaluation.metrics import probabilities
 from catdog.evaluation.testphotos import TestPhotos
 from catdog.models.export import load_keras
 from catdog.models.onnx_model import check_onnx, load_onnx, write_onnx
-from catdog.models.portable import OUTPUT, portable
+from catdog.models.portable import FORMATS, OUTPUT, portable
 from catdog.models.saved_model import PIXELS, write_saved_model
 from catdog.runs import now
 from catdog.storage import Location
 
-FORMATS = ("keras", "saved_model", "onnx")
 MOST_DIFFERENCE = 1e-3
 LEAST_SAME_LABEL = 0.99
 _BATCH = 32
 _CALLS = 20
+
+__all__ = ["FORMATS", "export"]
 
 Array = NDArray[Any]
 Say = Callable[[str], None]

@@ -13,6 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     import keras
 
+#: What a model can be had as; ``keras`` is the run's own file.
+FORMATS = ("keras", "saved_model", "onnx")
 INPUT = "pixels"
 OUTPUT = "probability_dog"
 

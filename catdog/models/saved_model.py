@@ -22,7 +22,6 @@ def write_saved_model(network: keras.Model, folder: Path) -> None:
     (n, side, side, 3). Both return ``probability_dog`` float32 (n,) and ``label``, strings (n,).
     JPEG orientation tags are not read: turn such pictures upright first.
     """
-    import keras
     import tensorflow as tf
 
     side = int(network.input_shape[1])
@@ -37,16 +36,15 @@ def write_saved_model(network: keras.Model, folder: Path) -> None:
             tf.map_fn(lambda data: prepared(data, side), jpeg, fn_output_signature=picture)
         )
 
-    archive = keras.export.ExportArchive()
-    archive.track(network)
-    archive.add_endpoint(
-        "serve", from_jpeg, input_signature=[tf.TensorSpec((None,), tf.string, name="jpeg")]
-    )
-    shape = (None, side, side, 3)
-    archive.add_endpoint(
-        PIXELS, from_pixels, input_signature=[tf.TensorSpec(shape, tf.uint8, name="pixels")]
-    )
-    archive.write_out(str(folder), verbose=False)
+    # Not keras.export.ExportArchive: in Keras 3.15 its file holds every variable twice.
+    module = tf.Module()
+    module.weights = [variable.value for variable in network.variables]
+    jpegs = tf.TensorSpec((None,), tf.string, name="jpeg")
+    prepared_pixels = tf.TensorSpec((None, side, side, 3), tf.uint8, name="pixels")
+    module.from_jpeg = tf.function(from_jpeg, input_signature=[jpegs])
+    module.from_pixels = tf.function(from_pixels, input_signature=[prepared_pixels])
+    signatures = {"serving_default": module.from_jpeg, PIXELS: module.from_pixels}
+    tf.saved_model.save(module, str(folder), signatures=signatures)
 
 
 def prepared(data: Any, side: int) -> Any:
