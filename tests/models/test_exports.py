@@ -106,6 +106,7 @@ def test_an_export_that_answers_otherwise_is_not_kept(finished_run: Any, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["resnet50v2", "inception_v3"])
 def test_a_backbone_in_bfloat16_becomes_float32(name: ModelName, tmp_path: Path) -> None:
     import keras
