@@ -46,6 +46,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     from catdog.evaluation.batch import BATCH, Pool
 
     cores = len(os.sched_getaffinity(0))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False)
     try:
         pool = Pool.of_cluster()

@@ -35,8 +35,8 @@ from catdog.models.export import load_keras
 from catdog.storage import Location
 
 BATCH = 64
-#: Files of one block: large enough to hide its first decoding, small enough to share out.
-_MOST, _LEAST = 512, BATCH
+#: Files of one block, whole batches: enough to hide its first decoding, few enough to share out.
+_MOST = 8 * BATCH
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _scratch(model: FinishedModel) -> Iterator[Callable[[], Location]]:
 
 def _blocks(files: pa.Table, pool: Pool, rows: int | None = None) -> Iterator[pa.Table]:
     """The listing in pieces, numbered; several for each actor, so that a slow one costs little."""
-    rows = rows or min(_MOST, max(_LEAST, -(-len(files) // (4 * pool.count))))
+    rows = rows or min(_MOST, BATCH * -(-len(files) // (4 * pool.count * BATCH)))
     numbered = files.append_column("index", pa.array(np.arange(len(files))))
     for start in range(0, len(files), rows):
         yield numbered.slice(start, rows).combine_chunks()
