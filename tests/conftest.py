@@ -10,7 +10,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,3 +95,64 @@ def cluster() -> Iterator[None]:
     yield
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run with a small base CNN (112 pixels, looking at 96), its report and its photos."""
+
+    path: Path
+    photos: Path
+    dataset: Any
+    model: Any
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> FinishedRun:
+    """Made without training: random weights whose answers on the drawings are half and half."""
+    import numpy as np
+    import yaml
+
+    from catdog.config import PRESETS, DataSettings
+    from catdog.data import sample
+    from catdog.data.prepare import prepare
+    from catdog.evaluation.predict import predict
+    from catdog.models import registry
+    from catdog.models.export import save_keras
+    from catdog.report import build
+    from catdog.runs import RunDirectory
+    from catdog.storage import Location
+    from catdog.training.trainer import Workers
+
+    storage = Location.of(tmp_path_factory.mktemp("finished"))
+    settings = DataSettings(image_size=112, drawings=160)
+    dataset = prepare(settings, storage, 0)
+    architecture = registry.Architecture("base_cnn", 112, 96, "-1..1", dropout=0.2)
+    model = registry.build(architecture)
+    rows = dataset.rows("val")
+    seen = model.predict(rows.gather(np.arange(len(rows))), verbose=0)[:, 0].astype(np.float64)
+    logits = np.log(seen / (1 - seen))
+    kernel, bias = model.get_layer("logit").get_weights()
+    scale = 1.5 / logits.std()
+    head = [kernel * scale, (bias - np.median(logits)) * scale]
+    model.get_layer("logit").set_weights([part.astype(np.float32) for part in head])
+
+    run = RunDirectory(storage / "run")
+    save_keras(model, run.model("base_cnn") / "model.keras")
+    facts = {"name": "base_cnn", "weights": "none", "input_scale": "-1..1", "image_size": 96}
+    (run.model("base_cnn") / "model.json").write_json(facts | {"precision": "float32"})
+    (run.root / "run.json").write_json({"name": "run", "status": "finished", "notes": []})
+    tree = PRESETS["sample"]().model_dump(mode="json") | {
+        "storage": storage.uri,
+        "models": ["base_cnn"],
+        "model_image_size": {"base_cnn": 96},
+        "data": settings.model_dump(mode="json"),
+    }
+    (run.root / "config.yaml").write_text(yaml.safe_dump(tree))
+    for name in ("manifest.json", "rejected.parquet", "photos.parquet"):
+        (run.data / name).write_bytes((dataset.root / name).read_bytes())
+    (run.root / "artifacts").mkdir()
+    predict(dataset, run, ["base_cnn"], Workers(1, 1, False, "float32"))
+    build([run.root])
+    drawings = sample.drawn(storage, settings.drawings, 0, settings.image_size)
+    return FinishedRun(run.root.local_path, drawings.local_path, dataset, model)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -135,7 +135,7 @@ def inspect_block(block: pa.Table, plan: Plan) -> pa.Table:
     rows: list[tuple[Any, ...]] = []
     workspace, pictured = _workspace(), Counter[str]()
     try:
-        for entry, data in _contents(block, plan):
+        for entry, data in contents(block, plan.bases):
             verdict: Photo | Rejected = (
                 data
                 if isinstance(data, Rejected)
@@ -164,13 +164,21 @@ def _workspace() -> Workspace:
 def _judge(
     entry: dict[str, Any], data: bytes, plan: Plan, workspace: Workspace, slot: Any
 ) -> Photo | Rejected:
-    verdict = inspect(data, plan.image_size, workspace, out=slot)
+    verdict = judge_unlabelled(entry, data, plan.image_size, workspace, slot)
+    if isinstance(verdict, Photo) and entry["label"] < 0:
+        return Rejected("no_label", "neither the name nor a folder says cat or dog")
+    return verdict
+
+
+def judge_unlabelled(
+    entry: dict[str, Any], data: bytes, size: int, workspace: Workspace | None, slot: Any
+) -> Photo | Rejected:
+    """All that one file says by itself; ``slot``: uint8 (size, size, 3) for a good photo."""
+    verdict = inspect(data, size, workspace, out=slot)
     if entry["size"] > sources.MAX_FILE_BYTES:
         if isinstance(verdict, Rejected) and verdict.reason == "not_an_image":
             return verdict
         return Rejected("unreadable", f"larger than {sources.MAX_FILE_BYTES >> 20} MiB")
-    if isinstance(verdict, Photo) and entry["label"] < 0:
-        return Rejected("no_label", "neither the name nor a folder says cat or dog")
     return verdict
 
 
@@ -227,13 +235,15 @@ def _kept(
     )
 
 
-def _contents(block: pa.Table, plan: Plan) -> Iterator[tuple[dict[str, Any], bytes | Rejected]]:
-    """Each entry with its bytes, or with the reason why there are none."""
+def contents(
+    block: pa.Table, bases: Sequence[Location]
+) -> Iterator[tuple[dict[str, Any], bytes | Rejected]]:
+    """Each entry of a listing with its bytes, or with the reason why there are none."""
 
     def content(entry: dict[str, Any]) -> bytes | Rejected:
         if entry["problem"] is not None:
             return Rejected("unreadable", entry["problem"])
-        base = plan.bases[entry["base"]]
+        base = bases[entry["base"]]
         try:
             return sources.read(base, entry["path"], entry["offset"], entry["size"])
         except (OSError, ValueError) as error:
@@ -241,7 +251,7 @@ def _contents(block: pa.Table, plan: Plan) -> Iterator[tuple[dict[str, Any], byt
             return Rejected("unreadable", f"{type(error).__name__}: {text}"[:200])
 
     entries = block.to_pylist()
-    if all(base.is_local for base in plan.bases):
+    if all(base.is_local for base in bases):
         for entry in entries:
             yield entry, content(entry)
         return

@@ -15,7 +15,7 @@ photos are prepared once.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import cv2
@@ -25,14 +25,14 @@ import pyarrow.fs as pafs
 import simplejpeg
 
 from catdog.config import DataSettings, digest
-from catdog.data import archives, sample, sources
+from catdog.data import sample, sources
 from catdog.data.attempts import Attempt
 from catdog.data.checks import check_account, check_classes, check_room, room
 from catdog.data.graph import Progress, full_disk_told, pixel_digests, run
 from catdog.data.inspection import THUMBNAILS, Plan
-from catdog.data.labels import is_litter, label_of
 from catdog.data.shards import Rows, open_rows
 from catdog.data.splits import SPLITS, Split
+from catdog.data.unpacking import unpacked
 from catdog.data.verdicts import Account, account_of, photos_table, rejected_table
 from catdog.storage import Location
 
@@ -143,7 +143,7 @@ def prepare(
         return done
     check_room(listing, settings, storage)
     with Attempt(storage / "datasets", fingerprint) as attempt:
-        listing = _unpacked(listing, attempt)
+        listing = unpacked(listing, attempt.scratch)
         plan = Plan(
             listing.bases,
             attempt.root,
@@ -210,39 +210,6 @@ def fingerprint_of(listing: sources.Listing, settings: DataSettings) -> str:
             "fractions": [settings.val_fraction, settings.test_fraction],
         }
     )
-
-
-def _unpacked(listing: sources.Listing, attempt: Attempt) -> sources.Listing:
-    """For an archive: its members in pack files that go away with the attempt."""
-    if not listing.archive:
-        return listing
-    place = listing.source
-    info = place.filesystem.get_file_info(place.path)
-    folder = attempt.scratch()
-    packed, packs = archives.pack(
-        place,
-        info.size,
-        folder,
-        keep=lambda path: not is_litter(path),
-        max_file_bytes=sources.MAX_FILE_BYTES,
-        head_bytes=1 << 16,
-        room=folder.free_bytes(),
-    )
-    order = sorted(range(len(packed)), key=lambda i: packed[i].path)
-    found = [packed[i] for i in order]
-    files = pa.table(
-        {
-            "uri": [f"{place}/{item.path}" for item in found],
-            "base": [item.pack for item in found],
-            "path": [packs[item.pack].path for item in found],
-            "offset": [item.offset for item in found],
-            "size": [item.size for item in found],
-            "label": [label_of(item.path) for item in found],
-            "problem": [item.problem for item in found],
-        },
-        schema=sources.FILES,
-    )
-    return replace(listing, files=files, bases=tuple(packs))
 
 
 def _manifest(account: Account, plan: Plan) -> dict[str, Any]:

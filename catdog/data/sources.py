@@ -83,8 +83,12 @@ class _Rows:
         return Listing(source, files, bases, digest.hexdigest()[:32], archive)
 
 
-def list_source(source: str) -> Listing:
+def list_source(source: str, *, labelled: bool = True) -> Listing:
     """List a folder, prefix, archive or table.
+
+    Args:
+        source: path or URI.
+        labelled: without, a table needs no labels, and any other single file is a photo.
 
     Raises:
         UserError: there is no such place, or it is a file of an unknown kind.
@@ -102,7 +106,9 @@ def list_source(source: str) -> Listing:
     if archives.is_archive(name):
         return _list_archive(place, info)
     if name.endswith((".csv", ".parquet")):
-        return _list_table(place, info)
+        return _list_table(place, labelled)
+    if not labelled:
+        return _list_file(place, info)
     raise UserError(f"{place} is neither a folder nor a .zip, .tar, .tar.gz, .csv or .parquet file")
 
 
@@ -177,8 +183,17 @@ def _list_archive(place: Location, info: pafs.FileInfo) -> Listing:
     return rows.listing(place, place, archive=True)
 
 
-def _list_table(place: Location, info: pafs.FileInfo) -> Listing:
-    table = _read_table(place)
+def _list_file(place: Location, info: pafs.FileInfo) -> Listing:
+    rows = _Rows()
+    if place.is_local:
+        _add_local(rows, place.path, place.name)
+    else:
+        rows.add(info.mtime_ns, uri=str(place), path=place.path, size=info.size, label=UNKNOWN)
+    return rows.listing(place, place)
+
+
+def _list_table(place: Location, labelled: bool) -> Listing:
+    table = _read_table(place, labelled)
     rows, bases = _Rows(), [place]
     folder, scheme_of_table = posixpath.dirname(place.path), place.uri.partition("://")[0]
     known: dict[str, int] = {}
@@ -207,7 +222,7 @@ def _list_table(place: Location, info: pafs.FileInfo) -> Listing:
     return rows.listing(place, *bases)
 
 
-def _read_table(place: Location) -> dict[str, list[Any]]:
+def _read_table(place: Location, labelled: bool) -> dict[str, list[Any]]:
     import pyarrow.csv as pacsv
     import pyarrow.parquet as pq
 
@@ -220,13 +235,15 @@ def _read_table(place: Location) -> dict[str, list[Any]]:
     except pa.ArrowInvalid as error:
         raise UserError(f"{place} cannot be read as a table: {_first_line(error)}") from error
     names = {name.strip().lower(): name for name in table.column_names}
-    missing = [name for name in ("path", "label") if name not in names]
+    wanted = ("path", "label") if labelled else ("path",)
+    missing = [name for name in wanted if name not in names]
     if missing:
         raise UserError(
-            f"{place} has no column {missing[0]!r}; it needs path and label, "
+            f"{place} has no column {missing[0]!r}; it needs {' and '.join(wanted)}, "
             f"and has {', '.join(table.column_names)}"
         )
-    return {name: table.column(names[name]).to_pylist() for name in ("path", "label")}
+    found = {name: table.column(names[name]).to_pylist() for name in wanted}
+    return {"label": [None] * len(table)} | found
 
 
 def _stat(base: Location, path: str) -> tuple[object, int, str | None]:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
+from catdog.config import ModelName
 from catdog.data.prepare import PreparedSet
+from catdog.evaluation.finished import logits_of
+from catdog.evaluation.gradcam import explained_mistakes, most_confident
 from catdog.models.export import load_keras
 from catdog.runs import RunDirectory
 from catdog.storage import Location
@@ -34,7 +37,8 @@ def predict(
 ) -> dict[str, float]:
     """Write ``predictions.parquet`` of ``models``: uri, split, label, logit, logit_tta.
 
-    ``logit_tta`` is the mean of the logits of a photo and its mirror image.
+    ``logit_tta`` is the mean of the logits of a photo and its mirror image. Beside it
+    ``artifacts/gradcam.parquet``: what the most confident mistakes on test rest on.
 
     Returns:
         Photos per second of one forward pass, by model.
@@ -52,11 +56,16 @@ def predict(
     )
     total = photos_in(chunks) * len(models)
     done, frames = 0, []
+    mistakes: dict[str, list[pd.DataFrame]] = {name: [] for name in models}
     for row in predicted.iter_rows():
         frames.append(pd.read_parquet(io.BytesIO(row["table"])))
+        mistakes[row["model"]].append(pd.read_parquet(io.BytesIO(row["mistakes"])))
         done += len(frames[-1])
         on_progress(done, total)
     table = pd.concat(frames, ignore_index=True).sort_values(["model", "split", "row"])
+    for model, parts in mistakes.items():
+        kept = most_confident(parts).drop(columns="certainty").to_parquet(index=False)
+        (run.model(model) / "artifacts" / "gradcam.parquet").write_bytes(kept)
     speeds = {}
     for name, rows in table.groupby("model"):
         columns = ["uri", "split", "label", "logit", "logit_tta"]
@@ -75,7 +84,8 @@ class Predictor:
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         self.dataset = open_dataset(dataset)
-        self.forward = {name: _logits(load_keras(Location.of(uri))) for name, uri in models.items()}
+        self.models = {name: load_keras(Location.of(uri)) for name, uri in models.items()}
+        self.forward = {name: logits_of(model) for name, model in self.models.items()}
 
     def __call__(self, chunk: Chunk) -> list[dict[str, Any]]:
         split = chunk["split"]
@@ -101,17 +111,24 @@ class Predictor:
                     "images_per_second": len(indices) / seconds,
                 }
             )
-            tables.append({"table": frame.to_parquet(index=False)})
+            mistakes = self._mistakes(name, frame, batches)
+            tables.append(
+                {
+                    "model": name,
+                    "table": frame.to_parquet(index=False),
+                    "mistakes": mistakes.to_parquet(index=False),
+                }
+            )
         return tables
 
-
-def _logits(model: Any) -> Any:
-    """A traced function from raw pixels ``(n, side, side, 3)`` uint8 to logits ``(n,)``."""
-    import keras
-    import tensorflow as tf
-
-    network = keras.Model(model.input, model.get_layer("logit").output)
-    signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)]
-    return tf.function(
-        lambda pixels: tf.squeeze(network(pixels, training=False), -1), input_signature=signature
-    )
+    def _mistakes(self, name: str, frame: pd.DataFrame, batches: list[Any]) -> pd.DataFrame:
+        """Explained here, where model and pixels are at hand; of validation photos none."""
+        rows = frame if frame["split"].iloc[0] == "test" else frame.head(0)
+        return explained_mistakes(
+            self.models[name],
+            cast(ModelName, name),
+            rows["uri"].tolist(),
+            rows["label"].to_numpy(),
+            np.concatenate(batches),
+            rows["logit"].to_numpy(),
+        )

@@ -102,6 +102,7 @@ def _model(model: ModelResult) -> Tree:
         "image_size": facts.get("image_size"),
         "input_scale": facts.get("input_scale"),
         "weights_hash": facts.get("weights_hash"),
+        "exports": model.files.exports,
     }
 
 

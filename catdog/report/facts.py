@@ -171,8 +171,26 @@ def as_yaml(tree: Tree) -> str:
     return str(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
 
 
+_FORMATS = {"keras": "Keras", "saved_model": "SavedModel", "onnx": "ONNX"}
+
+
+def export_format(name: str) -> str:
+    return _FORMATS.get(name, visible(name))
+
+
+def tiny(value: float | None) -> str:
+    """A difference by its order of magnitude: ``4.2e-7`` → ``4×10⁻⁷``."""
+    if value is None or value == 0 or abs(value) >= 0.001:
+        return decimal(value) if value else count(value)
+    mantissa, _, exponent = f"{value:.0e}".partition("e")
+    power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{mantissa}×10{power}"
+
+
 FILTERS = {
     "count": count,
+    "export_format": export_format,
+    "tiny": tiny,
     "money": money,
     "reason": code,
     "setting": setting,

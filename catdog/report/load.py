@@ -67,6 +67,7 @@ class ModelFiles:
     test: Predictions | None
     overlays: dict[str, Overlay]
     seeds: tuple[SeedFiles, ...]
+    exports: dict[str, Tree] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,6 +217,7 @@ def _model(reader: _Reader, name: str, events: list[Tree]) -> ModelFiles:
         test=_predictions(reader, table, "test", name),
         overlays=_overlays(overlays),
         seeds=_seeds(reader, name),
+        exports=(reader.json(f"{base}/exports.json", shapes.EXPORTS) or {}).get("formats") or {},
     )
 
 

@@ -84,6 +84,17 @@ SWEEP: Shape = {
     "best": {"config": {"*": anything}, "val_accuracy": number},
     "seconds": number,
 }
+EXPORTS: Shape = {
+    "formats": {
+        "*": {
+            **dict.fromkeys(("path", "precision", "made_at"), text),
+            **dict.fromkeys(("bytes", "latency_ms", "temperature"), number),
+            **dict.fromkeys(("max_difference", "same_label_as_run"), number),
+            "same_label_from_jpeg": number,
+            **dict.fromkeys(("test_photos", "jpeg_photos", "cores"), whole),
+        }
+    }
+}
 HISTORY: Shape = [EPOCH]
 EVENTS: Shape = [{**EPOCH, "event": text, "model": text, "config": {"*": anything}}]
 

@@ -44,6 +44,7 @@ def context(report: Report, verdict: Verdict) -> dict[str, Any]:
         "any_seed_pairs": any(pair.over_seeds for pair in report.pairs),
         "training": training,
         "any_restarts": any(run.events_of("restart") for run in report.runs),
+        "exports": [(m, name, e) for m in ordered for name, e in m.files.exports.items()],
         "roc": _roc(ready, styles),
         "reliability": [(model, charts.reliability(model)) for model in ready],
         "missed": missed_by_all(ready),

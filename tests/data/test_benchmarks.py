@@ -1,4 +1,4 @@
-"""The benchmark's entry point and its two parts of the data stage, on a few drawings."""
+"""The benchmark's entry point and its parts, on a few drawings."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ CONTRACT = {
         "peak_memory_bytes",
     },
     "feed": {"images_per_second", "ratio_to_memory"},
+    "predict": {"images_per_second", "ratio_to_bare_model"},
 }
 
 
@@ -80,4 +81,21 @@ def test_ingest_writes_its_part_of_the_contract(project: Path, tmp_path: Path) -
     assert found["photos"] == 600
     assert found["real_photos"] is False
     assert min(found[name] for name in CONTRACT["ingest"]) > 0
+    assert [p.name for p in tmp_path.iterdir()] == ["b.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_predict_writes_its_part_of_the_contract(project: Path, tmp_path: Path) -> None:
+    file = tmp_path / "b.json"
+    done = benchmark(
+        project, "predict", "--files", "200", "--image-size", "32", "--rounds", "1",
+        "--json", str(file), "--work", str(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(file.read_text())["predict"]
+    assert set(found) >= CONTRACT["predict"]
+    assert found["photos"] == 200
+    assert found["real_photos"] is False
+    assert found["ratio_to_bare_model"] > 0
     assert [p.name for p in tmp_path.iterdir()] == ["b.json"]

@@ -136,3 +136,25 @@ def test_a_users_mistake_is_one_line(tmp_path: Path, s3: Any) -> None:
             list_source(source)
         assert "\n" not in str(error.value)
         assert "secret-word" not in str(error.value)
+
+
+def test_without_labels_a_single_photo_is_a_source_here_and_in_a_bucket(
+    tmp_path: Path, pictures: Any, s3: Any
+) -> None:
+    content = pictures.jpeg(1)
+    (tmp_path / "IMG_1.jpg").write_bytes(content)
+    s3.put("single/IMG_1.jpg", content)
+    for place in (str(tmp_path / "IMG_1.jpg"), s3.location("single/IMG_1.jpg").uri):
+        listing = sources.list_source(place, labelled=False)
+        (entry,) = listing.files.to_pylist()
+        assert sources.read(listing.bases[0], entry["path"], 0, entry["size"]) == content
+        assert "secret" not in entry["uri"]
+        with pytest.raises(UserError, match="neither a folder nor"):
+            sources.list_source(place)
+
+
+def test_without_labels_a_table_needs_paths_only(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("path\na.jpg\n")
+    assert len(sources.list_source(str(tmp_path / "table.csv"), labelled=False).files) == 1
+    with pytest.raises(UserError, match="no column 'label'"):
+        sources.list_source(str(tmp_path / "table.csv"))

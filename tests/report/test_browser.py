@@ -159,7 +159,7 @@ def test_series_differ_in_more_than_colour(opened: Callable[..., Opened]) -> Non
 
 def test_tables_are_sorted_by_a_click_on_a_heading(opened: Callable[..., Opened]) -> None:
     page = opened().page
-    table = page.locator("#cost table")
+    table = page.locator("#cost table").first
     heading = table.get_by_role("columnheader", name="Parameters")
 
     def names() -> list[str]:

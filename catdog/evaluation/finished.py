@@ -1,0 +1,113 @@
+"""A trained model of a run, found and calibrated, for photos that have no label."""
+
+from __future__ import annotations
+
+import io
+import posixpath
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from catdog.errors import UserError
+from catdog.evaluation.metrics import fit_temperature
+from catdog.storage import Location
+
+FILE = "model.keras"
+
+
+@dataclass(frozen=True)
+class FinishedModel:
+    """What prediction needs to know of a model; small, and may be sent to workers.
+
+    Attributes:
+        folder: ``RUN_DIR/models/NAME``.
+        temperature: logits are divided by it; fitted on the run's validation photos.
+        note: why the temperature is no ordinary optimum, empty where it is one.
+    """
+
+    name: str
+    folder: Location
+    temperature: float
+    note: str = ""
+
+    @property
+    def file(self) -> Location:
+        return self.folder / FILE
+
+    @property
+    def run(self) -> Location:
+        """The run directory, two folders up; a URI keeps its query."""
+        head, mark, query = self.folder.uri.partition("?")
+        return Location(posixpath.dirname(posixpath.dirname(head)) + mark + query)
+
+
+def find_model(given: str) -> FinishedModel:
+    """The model at ``RUN_DIR/models/NAME``, or the best one of the run at ``RUN_DIR``.
+
+    Raises:
+        UserError: there is none, or nothing says which of several is the best.
+    """
+    place = Location.of(given)
+    if (place / FILE).exists():
+        return _calibrated(place)
+    if not place.exists():
+        raise UserError(
+            f"--model: there is no {place}; give a run directory or RUN_DIR/models/NAME"
+        )
+    if not (place / "run.json").exists():
+        raise UserError(f"--model: {place} holds neither a run (run.json) nor a model ({FILE})")
+    folder = place / "models" / _best_of(place)
+    if not (folder / FILE).exists():
+        raise UserError(f"--model: the best model of {place} has no file {folder / FILE}")
+    return _calibrated(folder)
+
+
+def _best_of(run: Location) -> str:
+    """The report's best model; of a report on several runs, the most accurate of this one."""
+    try:
+        report = (run / "report.json").read_json()
+    except FileNotFoundError:
+        raise UserError(
+            f"--model: {run} has no report yet that says which model is best; "
+            f"name one: {run}/models/NAME"
+        ) from None
+    best = report.get("best") or {}
+    if best.get("run") == report["run"]["name"]:
+        return str(best["name"])
+    tested = [model for model in report["models"] if model.get("test")]
+    if not tested:
+        raise UserError(f"--model: no model of {run} has test results; name one: {run}/models/NAME")
+    return str(max(tested, key=lambda m: (m["test"]["accuracy"], -m["test"]["loss"]))["name"])
+
+
+def _calibrated(folder: Location) -> FinishedModel:
+    rows = predictions(folder, "val")
+    if rows is None:
+        return FinishedModel(folder.name, folder, 1.0, "no validation predictions to calibrate by")
+    fitted = fit_temperature(rows["label"].to_numpy(), rows["logit"].to_numpy(np.float64))
+    return FinishedModel(folder.name, folder, fitted.value, fitted.note)
+
+
+def predictions(folder: Location, split: str) -> pd.DataFrame | None:
+    """Rows of ``predictions.parquet`` of one split, each photo once; ``None`` without any."""
+    try:
+        table = pd.read_parquet(io.BytesIO((folder / "predictions.parquet").read_bytes()))
+    except FileNotFoundError:
+        return None
+    rows = table[table["split"] == split].drop_duplicates("uri").sort_values("uri")
+    finite = np.isfinite(rows["logit"]).all()
+    return rows if len(rows) and finite else None
+
+
+def logits_of(model: Any) -> Any:
+    """A traced function from raw pixels ``(n, side, side, 3)`` uint8 to logits ``(n,)`` float32."""
+    import keras
+    import tensorflow as tf
+
+    network = keras.Model(model.input, model.get_layer("logit").output)
+    signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)]
+    return tf.function(
+        lambda pixels: tf.squeeze(network(pixels, training=False), -1), input_signature=signature
+    )

@@ -1,0 +1,65 @@
+"""A finished model behind HTTP, until Ctrl-C.
+
+    python jobs/serve.py --model RUN_DIR[/models/NAME] [--host 127.0.0.1] [--port 8000]
+    curl --data-binary @photo.jpg http://127.0.0.1:8000/
+
+RUN_DIR alone takes the report's best model. A bad file is answered with 400 and the reason, one
+that is too large with 413. Exit code 2 and one line for a mistake.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from catdog.command import command
+from catdog.flags import OneLineParser
+
+
+def main(arguments: list[str]) -> None:
+    options = _parse(arguments)
+    # After parsing, so that --help answers at once.
+    import tempfile
+    import threading
+
+    from catdog import console
+    from catdog.cluster import connected
+    from catdog.evaluation.batch import Pool
+    from catdog.evaluation.finished import find_model
+    from catdog.serving import Endpoint, check_port, serving
+
+    model = find_model(options.model)
+    check_port(Endpoint(options.host, options.port))
+    with console.chatter_to(Path(tempfile.gettempdir()) / "catdog-serve.log"), connected():
+        pool = Pool.of_cluster()
+        endpoint = Endpoint(options.host, options.port, options.replicas, pool.cpus, pool.use_gpu)
+        with serving(model, endpoint) as url:
+            console.say(f"{model.name} answers at {url} until Ctrl-C")
+            threading.Event().wait()
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    assert __doc__ is not None
+    parser = OneLineParser(
+        prog="python jobs/serve.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="RUN_DIR[/models/NAME]",
+        help="a run, or one of its models",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines ask")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--replicas", type=int, default=1, metavar="N", help="copies of the model")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(command(main, sys.argv[1:]))
