@@ -1,0 +1,158 @@
+"""``ray job submit`` to a cluster with token authentication, as docs/clusters.md says it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SMALL = [
+    "--models=base_cnn",
+    "--trials=0",
+    "--epochs=1",
+    "--set=data.drawings=240",
+    "--workers=2",
+]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head node that asks for a token, and the environment that has it."""
+
+    address: str
+    environment: dict[str, str]
+
+    def submit(self, project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        ray = str(Path(sys.executable).with_name("ray"))
+        where = ["--address", self.address, "--working-dir", str(project)]
+        # The node's Python is the one that has the packages.
+        entry = [sys.executable, "jobs/train.py", *arguments]
+        return subprocess.run(
+            [ray, "job", "submit", *where, "--", *entry],
+            capture_output=True,
+            text=True,
+            timeout=400,
+            env=self.environment,
+            check=False,
+        )
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    """A real ``ray start --head`` of two cores with a dashboard; it ends with the module."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    token = folder / "token"
+    token.write_text("0123456789abcdef" * 4)
+    port, dashboard, agent, client = _free_ports(4)
+    environment = os.environ | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_worker_niceness": "0",
+        "HOME": str(folder),
+    }
+    command = [
+        *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"),
+        *("--num-cpus=2", f"--port={port}", f"--temp-dir={folder}", "--node-ip-address=127.0.0.1"),
+        *(f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"),
+        *(f"--ray-client-server-port={client}", "--object-store-memory=200000000"),
+    ]
+    with (folder / "head.log").open("w") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", dashboard), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        else:
+            pytest.fail((folder / "head.log").read_text())
+        yield Head(f"http://127.0.0.1:{dashboard}", environment)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_submitted_job_streams_readable_lines_and_its_verdict(
+    head: Head, project: Path, tmp_path: Path
+) -> None:
+    arguments = [f"--storage={tmp_path}", "--name=job", *SMALL]
+    done = head.submit(project, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "base_cnn epoch 1/1  loss" in done.stdout
+    assert f"{tmp_path}/job/report.html" in done.stdout
+    assert (tmp_path / "job" / "report.html").is_file()
+
+    again = head.submit(project, *arguments)
+    assert again.returncode == 0
+    assert "nothing is left to do" in again.stdout
+
+
+def test_a_mistake_in_a_submitted_job_is_one_line_and_a_failed_job(
+    head: Head, project: Path, tmp_path: Path
+) -> None:
+    done = head.submit(project, "--storage=here", *SMALL)
+    assert done.returncode != 0
+    assert "error: --storage here: in a Ray job this would be" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout
+
+
+def test_a_caller_without_the_token_is_turned_away(head: Head, project: Path) -> None:
+    stranger = Head(head.address, head.environment | {"RAY_AUTH_MODE": "disabled"})
+    done = stranger.submit(project, "--help")
+    assert done.returncode != 0
+    assert "401" in done.stdout + done.stderr or "nauthori" in done.stdout + done.stderr
+
+
+def test_the_upload_leaves_out_what_a_node_does_not_need(project: Path, tmp_path: Path) -> None:
+    from ray._private.runtime_env.packaging import create_package
+
+    folder = tmp_path / "project"
+    wanted = ["jobs/train.py", "catdog/data/sample.py", "pyproject.toml"]
+    unwanted = [
+        ".venv/bin/python",
+        "runs/x/run.json",
+        "photos/cat.0.jpg",
+        "anywhere/dog.0.jpg",
+        "weights.h5",
+        "catdog/__pycache__/a.pyc",
+        "tests/test_a.py",
+        ".env",
+    ]
+    for name in [*wanted, *unwanted]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    for name in (".rayignore", ".gitignore"):
+        shutil.copy(project / name, folder / name)
+    create_package(str(folder), tmp_path / "package.zip", include_gitignore=True)
+    with zipfile.ZipFile(tmp_path / "package.zip") as package:
+        uploaded = {name for name in package.namelist() if not name.endswith("/")}
+    assert set(wanted) <= uploaded
+    assert not uploaded & set(unwanted)
