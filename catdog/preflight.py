@@ -120,6 +120,6 @@ def estimate_seconds(config: Config, seen: Survey, workers: Workers) -> float:
     backbones = [name for name in config.models if name != "base_cnn"]
     swept = config.sweep.model or (backbones[0] if backbones else None)
     sweep = 0.0
-    if swept and config.sweep.trials:
+    if swept and config.sweep.trials and config.sweep.stage == "finetune":
         sweep = config.sweep.trials * (START_S + epoch_s(swept) * config.sweep.epochs)
     return training + sweep + 2 * START_S
