@@ -60,9 +60,20 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "model": MODEL,
         "epochs": EPOCHS,
         **facts,
-        "cores": {"sweep": made.cores, "extraction": made.cores, "plain": made.cores},
+        "cores": dict.fromkeys(seconds, made.cores),
+        # On a machine with other work these tell more: the sides of a round are neighbours.
+        "speedups_by_round": _by_round(seconds["plain"], seconds["sweep"]),
+        "speedups_with_extraction_by_round": _by_round(
+            seconds["plain"],
+            [a + b for a, b in zip(seconds["sweep"], seconds["extraction"], strict=True)],
+        ),
         "seconds": {side: [round(t, 2) for t in times] for side, times in seconds.items()},
     }
+
+
+def _by_round(plain: list[float], ours: list[float]) -> list[float]:
+    scale = TRIALS / MEASURED
+    return [round(scale * a / b, 2) for a, b in zip(plain, ours, strict=True)]
 
 
 def _settings(point: Point) -> FineTuneSettings:
