@@ -177,7 +177,7 @@ def test_a_killed_sweep_of_the_head_goes_on_and_train_takes_its_choice(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_sweep_of_fine_tuning_by_tpe_ends_in_a_table_and_a_choice(
+def test_a_sweep_of_fine_tuning_is_interrupted_and_ends_in_a_table_and_a_choice(
     project: Path, tmp_path: Path, weights: Path
 ) -> None:
     pytest.importorskip("optuna")
@@ -191,9 +191,16 @@ def test_a_sweep_of_fine_tuning_by_tpe_ends_in_a_table_and_a_choice(
         "--name=swept",
         "--set=sweep.epochs=2",
     ]
-    done = run(project, "tune.py", *sweep, limit_s=800)
-    assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "swept/sweeps/resnet50v2"
+    code, output = stop_at(project, "trial 001", signal.SIGINT, *sweep)
+    assert code == 130, output
+    stopped = times(folder)
+    assert set(stopped) == {"000.json"}
+    assert (folder / "best.yaml").exists(), "Ctrl-C ends with what there is"
+
+    done = run(project, "tune.py", *sweep, limit_s=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert stopped.items() < times(folder).items(), "a finished trial was run again"
     outcome: dict[str, Any] = json.loads((folder / "trials.json").read_text())
     assert [trial["id"] for trial in outcome["trials"]] == ["000", "001", "002"]
     assert all(trial["status"] in ("finished", "stopped") for trial in outcome["trials"])
@@ -206,6 +213,3 @@ def test_a_sweep_of_fine_tuning_by_tpe_ends_in_a_table_and_a_choice(
         "label_smoothing",
         "augmentation_strength",
     }
-    again = run(project, "tune.py", *sweep)
-    assert again.returncode == 0
-    assert " epoch " not in again.stdout, "a finished trial was run again"
