@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 
 from catdog.config import FineTuneSettings
+from catdog.errors import UserError
 from catdog.sweep_settings import SweepSettings
 from catdog.transfer.search import Range, Search, with_point
 
@@ -98,6 +100,12 @@ def test_tpe_passes_over_failed_trials_and_settings_outside_its_space() -> None:
     told = [record(DEFAULTS, 0.9)]  # two unfrozen blocks are none of the choices
     told += [record(point, None) for point in points(tpe, 5)[1:]]
     assert tpe.point(7, told)["unfrozen_blocks"] in (4, 8, "all")
+
+
+def test_tpe_without_optuna_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)  # as where it is not installed
+    with pytest.raises(UserError, match=r'pip install "catdog\[tpe\]"'):
+        search(search="tpe")
 
 
 def test_a_sweep_of_the_head_leaves_the_backbone_frozen() -> None:
