@@ -39,6 +39,8 @@ CODES = {
     "unfrozen_blocks": "Unfrozen blocks",
     "weight_decay": "Weight decay",
     "dropout": "Dropout",
+    "label_smoothing": "Label smoothing",
+    "augmentation_strength": "Augmentation strength",
 }
 
 
