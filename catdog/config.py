@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from catdog.errors import UserError
 from catdog.secrets import without_secrets
+from catdog.sweep_settings import SweepSettings
 
 ModelName = Literal["base_cnn", "resnet50v2", "inception_v3"]
 PresetName = Literal["sample", "laptop", "cluster"]
@@ -66,6 +67,13 @@ class AugmentationSettings(Settings):
     brightness: float = Field(0.0, ge=0, le=1)
     contrast: float = Field(0.0, ge=0, le=1)
 
+    def scaled(self, strength: float) -> AugmentationSettings:
+        """Every amount times ``strength``, kept below 1; at 0 nothing is left, flips included."""
+        amounts = self.model_dump(exclude={"horizontal_flip"})
+        changed = {key: min(0.99, amount * strength) for key, amount in amounts.items()}
+        flip = self.horizontal_flip and strength > 0
+        return AugmentationSettings(horizontal_flip=flip, **changed)
+
 
 class ScratchSettings(Settings):
     """Training a whole network from random weights. Rates are for the global batch."""
@@ -91,6 +99,7 @@ class FineTuneSettings(Settings):
     """The upper blocks of a pretrained backbone, from a head fitted on frozen features."""
 
     epochs: int = Field(3, ge=1)
+    head: Literal["probe", "zero"] = Field("probe", description="what the head starts from")
     learning_rate: float = Field(2e-4, gt=0)
     unfrozen_blocks: int | Literal["all"] = Field(2, description="blocks of the backbone, from top")
     layer_decay: float = Field(1.0, gt=0, le=1, description="rate factor from a block to the lower")
@@ -110,20 +119,6 @@ class FineTuneSettings(Settings):
         ge=0,
         description="fixed augmented views kept per photo; 0: augment the pixels each epoch",
     )
-
-
-class SweepSettings(Settings):
-    """Ray Tune over the fine-tuning; ASHA on every epoch's validation accuracy."""
-
-    trials: int = Field(3, ge=0)
-    model: ModelName | None = None
-    epochs: int = Field(2, ge=1)
-    grace_epochs: int = Field(1, ge=1)
-    reduction_factor: int = Field(2, ge=2)
-    learning_rate: tuple[float, float] = Field((3e-5, 1e-3), description="range, log-uniform")
-    unfrozen_blocks: tuple[int | Literal["all"], ...] = (1, 2, 4)
-    dropout: tuple[float, ...] = (0.0, 0.2, 0.4)
-    weight_decay: tuple[float, float] = Field((1e-4, 1e-1), description="range, log-uniform")
 
 
 class ComputeSettings(Settings):
@@ -150,6 +145,7 @@ class Config(Settings):
     name: str | None = None
     storage: str = "runs"
     seed: int = Field(0, ge=0, lt=2**31)
+    seeds: int = Field(1, ge=1, le=100, description="final trainings of each model, one seed each")
     data: DataSettings = DataSettings()
     models: tuple[ModelName, ...] = MODEL_NAMES
     batch_size: int = Field(32, ge=1, description="global: over all workers")
@@ -184,8 +180,6 @@ class Config(Settings):
                 )
         if self.sweep.model is not None and self.sweep.model not in self.models:
             raise ValueError(f"sweep.model {self.sweep.model} is not among the models of this run")
-        if self.sweep.model == "base_cnn":
-            raise ValueError("sweep.model: base_cnn has no pretrained backbone to fine-tune")
         return self
 
     def image_size_of(self, model: ModelName) -> int:
@@ -200,10 +194,12 @@ class Config(Settings):
     def identity(self) -> str:
         """Hash (12 hex digits) of what makes this the same run.
 
-        Left out: where it runs and is stored, and how many epochs and trials it may take, so that
-        the same command with more of them goes on with the same run.
+        Left out: where it runs and is stored, and how many epochs, trials and seeds it may take,
+        so that the same command with more of them goes on with the same run.
         """
-        tree = self.model_dump(mode="json", exclude={"name", "storage", "compute", "preset"})
+        tree = self.model_dump(
+            mode="json", exclude={"name", "storage", "compute", "preset", "seeds"}
+        )
         tree["precision"] = self.compute.precision
         for section in ("scratch", "fine_tune"):
             tree[section].pop("epochs")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -59,7 +59,9 @@ def table(columns: list[str], rows: list[list[str]]) -> None:
         grid.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         grid.add_row(*row)
-    _out.print(grid, markup=False) if _out.is_terminal else Console(width=200).print(grid)
+    _out.print(grid, markup=False) if _out.is_terminal else Console(
+        width=200, file=_out.file
+    ).print(grid)
 
 
 @contextmanager
@@ -78,6 +80,11 @@ def progress(label: str, total: float) -> Iterator[Advance]:
     with Progress(*columns, console=_out, transient=True) as bar:
         task = bar.add_task(label, total=total, text="")
         yield lambda done, text="": bar.update(task, completed=done, text=text)
+
+
+def counted(advance: Advance) -> Callable[[int, int], None]:
+    """``advance`` for those who tell (done, total); the bar's own total is 1."""
+    return lambda done, total: advance(done / max(total, 1), f"{done} of {total}")
 
 
 @contextmanager

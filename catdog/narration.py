@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from catdog import console
 from catdog.runs import Events
+from catdog.training.job import TrainingJob
+from catdog.training.trainer import is_done
+from catdog.transfer.trials import ranking
 
 
 def epoch_line(message: dict[str, Any], left_s: float | None) -> str:
@@ -80,9 +84,21 @@ class Narrator:
         )
         self.events.add("trial", **result)
 
+    def trial_ended(self, record: dict[str, Any]) -> None:
+        """A trial of seconds, told as a whole when it ends."""
+        what = f"trial {record['id']} ({settings_line(record['config'])})"
+        if record["status"] == "failed":
+            console.warn(f"{what} failed: {record['error']}")
+            return
+        console.say(
+            f"{what} {record['epochs']} epochs  val_loss {record['val_loss']:.4f}  "
+            f"val_accuracy {record['val_accuracy']:.4f}"
+        )
+        last = record["history"][-1]
+        self.events.add("trial", id=record["id"], config=record["config"], **last)
+
     def ranking(self, trials: list[dict[str, Any]]) -> None:
         """The trials, best first."""
-        ranked = sorted(trials, key=lambda trial: -(trial["val_accuracy"] or 0))
         rows = [
             [
                 trial["id"],
@@ -92,9 +108,28 @@ class Narrator:
                 console.duration(trial["seconds"]),
                 trial["status"],
             ]
-            for trial in ranked
+            for trial in ranking(trials)
         ]
         console.table(["trial", "setting", "val_accuracy", "epochs", "time", "status"], rows)
+
+
+class RepeatNarrator(Narrator):
+    """Tells of trainings with other seeds under names of their own, ``base_cnn seed 1``.
+
+    So that nobody takes their epochs for those of the model that is compared.
+    """
+
+    def __init__(self, events: Events, jobs: Sequence[TrainingJob]) -> None:
+        super().__init__(events)
+        self._jobs = jobs
+        self._name = ""
+
+    def __call__(self, message: dict[str, Any]) -> None:
+        if message["kind"] == "start":
+            waiting = [job for job in self._jobs if not is_done(job)]
+            seed = next((job.seed for job in waiting if job.name == message["model"]), "?")
+            self._name = f"{message['model']} seed {seed}"
+        super().__call__(message | {"model": self._name})
 
 
 def settings_line(config: dict[str, Any]) -> str:

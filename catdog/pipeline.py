@@ -7,24 +7,27 @@ after an interruption goes on where it was.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from catdog import console
 from catdog.cluster import Resources, connected, describe_hardware, plan_workers, versions, wait_for
 from catdog.config import Config, ModelName
 from catdog.data.prepare import PreparedSet, prepare
 from catdog.errors import UserError
+from catdog.extraction import extract_features, kept_features
 from catdog.models.registry import POOLED
 from catdog.models.weights import Weights, fetch
+from catdog.narration import RepeatNarrator
 from catdog.nodes import check_nodes
 from catdog.planning import Plan
 from catdog.preflight import check
+from catdog.recording import write_model_files
 from catdog.runs import RunDirectory, lease
 from catdog.session import Session
 from catdog.storage import Location
+from catdog.training.job import TrainingJob
 from catdog.training.trainer import Workers
 
 
@@ -39,11 +42,32 @@ def run_job(config: Config) -> Location:
     if run.is_finished(config):
         console.say(f"{run.root} is finished; nothing is left to do")
         return run.root / "report.html"
+    with _at_work(config, run) as session:
+        return _run_stages(config, run, session)
+
+
+def run_sweep(config: Config) -> Location:
+    """The job up to its sweep; returns the location of the settings that the sweep chose.
+
+    Raises:
+        UserError: something given cannot be used.
+        RunFailed: no trial came to a result.
+    """
+    run = RunDirectory.of(config)
+    with _at_work(config, run) as session:
+        plan, _ = _run_until_training(config, run, session)
+        session.finish("tuned")
+        return run.sweep(plan.swept or "") / "best.yaml"
+
+
+@contextmanager
+def _at_work(config: Config, run: RunDirectory) -> Iterator[Session]:
+    """A session on ``run`` that nobody else works on, with Ray."""
     check(config)
     with lease(run, say=console.say), Session.of(run, config, versions()) as session:
         console.say(f"run {config.run_name} in {run.root}")
         with console.chatter_to(_library_log(config)), connected():
-            return _run_stages(config, run, session)
+            yield session
 
 
 def _library_log(config: Config) -> Path:
@@ -52,6 +76,18 @@ def _library_log(config: Config) -> Path:
 
 
 def _run_stages(config: Config, run: RunDirectory, session: Session) -> Location:
+    storage = Location.of(config.storage)
+    plan, workers = _run_until_training(config, run, session)
+    train_models(plan, session, storage, workers)
+    predict_test(plan, session, workers)
+    repeat_trainings(plan, session, storage, workers)
+    session.finish()
+    return report(run, session)
+
+
+def _run_until_training(
+    config: Config, run: RunDirectory, session: Session
+) -> tuple[Plan, Workers]:
     storage = Location.of(config.storage)
     resources = Resources.of_cluster()
     workers = plan_workers(config, resources)
@@ -63,11 +99,7 @@ def _run_stages(config: Config, run: RunDirectory, session: Session) -> Location
     weights = fetch_weights(config, session, storage)
     plan = Plan(config, run, dataset, workers.precision, weights)
     probed = probe_backbones(plan, session, storage, workers)
-    plan = sweep(plan, probed, session, storage, workers, resources)
-    train_models(plan, session, storage, workers)
-    predict_test(plan, session, workers)
-    session.finish()
-    return report(run, session)
+    return sweep(plan, probed, session, storage, workers, resources), workers
 
 
 def prepare_data(
@@ -76,7 +108,7 @@ def prepare_data(
     """The prepared set, and copies of its lists in the run directory."""
     session.stage("data", "read, check, split and decode the photos")
     with console.progress("photos", 1.0) as advance:
-        dataset = prepare(config.data, storage, config.seed, _counted(advance))
+        dataset = prepare(config.data, storage, config.seed, console.counted(advance))
     manifest = dataset.manifest
     for name in ("manifest.json", "rejected.parquet", "photos.parquet"):
         (run.data / name).write_bytes((dataset.root / name).read_bytes())
@@ -120,7 +152,7 @@ def probe_backbones(
     accuracies: dict[ModelName, float] = {}
     for name in plan.weights:
         session.stage("probe", f"{name}: a head on frozen features")
-        features = _extract(plan, name, [POOLED], storage, workers)[POOLED]
+        features = extract_features(plan, name, [POOLED], storage, workers)[POOLED]
         row = probe.fit(features, plan.run.model(name))["row"]
         accuracies[name] = row["val_accuracy"]
         console.say(
@@ -129,25 +161,6 @@ def probe_backbones(
         )
         session.events.add("probe", model=name, **row)
     return accuracies
-
-
-def _extract(
-    plan: Plan, name: ModelName, boundaries: Iterable[str], storage: Location, workers: Workers
-) -> dict[str, Any]:
-    from catdog.transfer.features import extract
-
-    with console.progress(f"features of {name}", 1.0) as advance:
-        request = plan.feature_request(name)
-        return extract(plan.dataset, request, list(boundaries), storage, workers, _counted(advance))
-
-
-def _kept_features(
-    plan: Plan, name: ModelName, cuts: set[str], storage: Location, workers: Workers
-) -> dict[str, Any]:
-    """Activations at ``cuts``, where the settings keep them instead of augmenting pixels."""
-    if name not in plan.weights or not plan.config.fine_tune.views:
-        return {}
-    return _extract(plan, name, sorted(cuts - {"pixels"}), storage, workers)
 
 
 def sweep(
@@ -164,32 +177,9 @@ def sweep(
     if not settings.trials or not backbones:
         return plan
     best_probe = max(probed, key=lambda name: probed[name]) if probed else backbones[0]
-    name = settings.model or best_probe
-    from catdog.transfer.sweep import run_sweep
+    from catdog.tuning import choose
 
-    session.stage("sweep", f"{settings.trials} trials of {name}")
-    trial_settings = [trial.job.settings for trial in plan.trials(name, {})]
-    cuts = {plan.boundary_of(name, tried) for tried in trial_settings}
-    trials = plan.trials(name, _kept_features(plan, name, cuts, storage, workers))
-    concurrent = max(1, resources.cpus // (workers.count * workers.cpus))
-    if workers.use_gpu:
-        concurrent = max(1, resources.gpus // workers.count)
-    outcome = run_sweep(trials, settings, workers, concurrent, plan.run, session.narrator.trial)
-    session.narrator.ranking(outcome["trials"])
-    best = outcome["best"]["config"]
-    session.events.add("sweep", model=name, best=outcome["best"], seconds=outcome["seconds"])
-    chosen = replace(plan, best=best, swept=name)
-    (plan.run.sweep(name) / "best.yaml").write_text(_chosen_config(chosen, name).to_yaml())
-    return chosen
-
-
-def _chosen_config(plan: Plan, name: ModelName) -> Config:
-    """The run's settings with the sweep's choice in place, without another sweep."""
-    config = plan.config
-    group = "fine_tune" if name in plan.weights else "scratch"
-    changed = getattr(config, group).model_copy(update=dict(plan.best or {}))
-    sweep_off = config.sweep.model_copy(update={"trials": 0})
-    return config.model_copy(update={group: changed, "sweep": sweep_off, "name": None})
+    return choose(plan, settings.model or best_probe, session, storage, workers, resources)
 
 
 def train_models(plan: Plan, session: Session, storage: Location, workers: Workers) -> None:
@@ -197,41 +187,41 @@ def train_models(plan: Plan, session: Session, storage: Location, workers: Worke
     session.stage("training", f"{workers.count} workers, {workers.cpus} CPU cores each")
     from catdog.training.trainer import train
 
+    jobs = final_jobs(plan, storage, workers)
+    facts = train(jobs, workers, plan.run.root / "ray", session.narrator)
+    for job, fact in zip(jobs, facts, strict=True):
+        write_model_files(plan, job, fact)
+
+
+def final_jobs(plan: Plan, storage: Location, workers: Workers) -> list[TrainingJob]:
+    """The training of every model for the comparison, with kept features where they serve."""
     jobs = []
     for name in plan.config.models:
         cut = plan.boundary_of(name, plan.settings(name))
-        jobs.append(plan.job(name, _kept_features(plan, name, {cut}, storage, workers)))
-    facts = train(jobs, workers, plan.run.root / "ray", session.narrator)
+        jobs.append(plan.job(name, kept_features(plan, name, {cut}, storage, workers)))
+    return jobs
+
+
+def repeat_trainings(plan: Plan, session: Session, storage: Location, workers: Workers) -> None:
+    """The final trainings and predictions again with other seeds, where ``seeds`` asks for them.
+
+    The photos of each split, the probe's head and the sweep's choice stay as they are.
+    """
+    jobs = [repeat for job in final_jobs(plan, storage, workers) for repeat in plan.repeats(job)]
+    if not jobs:
+        return
+    from catdog.evaluation.predict import predict
+    from catdog.training.trainer import train
+
+    session.stage("seeds", f"{len(jobs)} trainings with other seeds")
+    facts = train(
+        jobs, workers, plan.run.root / "ray" / "seeds", RepeatNarrator(session.events, jobs)
+    )
     for job, fact in zip(jobs, facts, strict=True):
-        _write_model_files(plan, job, fact)
-
-
-def _write_model_files(plan: Plan, job: Any, facts: dict[str, Any]) -> None:
-    folder = Location.of(job.output)
-    name: ModelName = job.name
-    weights = plan.weights.get(name)
-    history, probe_seconds = facts["history"], 0.0
-    if weights is not None:
-        probe = (folder / "probe.json").read_json()
-        history = [probe["row"], *history]
-        probe_seconds = probe["seconds"]
-    (folder / "history.json").write_json(history)
-    record = {
-        "name": name,
-        "weights": weights.origin if weights else "none",
-        "weights_hash": weights.hash if weights else None,
-        "input_scale": job.architecture.scale,
-        "parameters": facts["parameters"],
-        "image_size": job.architecture.look_size,
-        "precision": facts["precision"],
-        "seed": job.seed,
-        "best": {"phase": job.phase, "epoch": facts["best"]["epoch"]},
-        "train": facts["train"] | {"seconds": facts["train"]["seconds"] + probe_seconds},
-        "file_bytes": facts["file_bytes"],
-        "unfrozen_blocks": getattr(job.settings, "unfrozen_blocks", None),
-        "settings": job.settings.model_dump(mode="json"),
-    }
-    (folder / "model.json").write_json(record)
+        write_model_files(plan, job, fact)
+    names = [f"{job.name}/seeds/{job.seed}" for job in jobs]
+    with console.progress("predictions", 1.0) as advance:
+        predict(plan.dataset, plan.run, names, workers, console.counted(advance))
 
 
 def predict_test(plan: Plan, session: Session, workers: Workers) -> None:
@@ -242,7 +232,7 @@ def predict_test(plan: Plan, session: Session, workers: Workers) -> None:
     session.stage("evaluation", "predictions on validation and test")
     names = plan.config.models
     with console.progress("predictions", 1.0) as advance:
-        speeds = predict(plan.dataset, plan.run, names, workers, _counted(advance))
+        speeds = predict(plan.dataset, plan.run, names, workers, console.counted(advance))
     for name, speed in speeds.items():
         target = plan.run.model(name) / "model.json"
         target.write_json(target.read_json() | {"predict_images_per_second": speed})
@@ -254,7 +244,3 @@ def report(run: RunDirectory, session: Session) -> Location:
 
     session.stage("report")
     return build([run.root])
-
-
-def _counted(advance: console.Advance) -> Any:
-    return lambda done, total: advance(done / max(total, 1), f"{done} of {total}")

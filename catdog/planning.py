@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from catdog.config import Config, FineTuneSettings, ModelName, ScratchSettings
@@ -14,10 +14,17 @@ from catdog.runs import RunDirectory
 from catdog.storage import Location
 from catdog.training.job import TrainingJob
 from catdog.transfer.features import FeatureRequest, FeatureSet
-from catdog.transfer.sweep import Trial, draw_points
+from catdog.transfer.search import Point, Range, Search, with_point
 
-#: What a sweep may change; ``unfrozen_blocks`` only where there is something frozen.
-SWEPT = ("learning_rate", "unfrozen_blocks", "dropout", "weight_decay")
+#: What a sweep of the head fixes, so that the training in the end is the one it tried.
+HEAD_ALONE: dict[str, Any] = {
+    "head": "zero",
+    "unfrozen_blocks": 0,
+    "views": 1,
+    "layer_decay": 1.0,
+    "ema_momentum": None,
+    "accumulation_steps": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -48,13 +55,25 @@ class Plan:
 
     def settings(self, name: ModelName) -> ScratchSettings | FineTuneSettings:
         """How ``name`` is trained in the end, the sweep's choice included."""
-        changes = dict(self.best or {}) if self._takes_choice(name) else {}
+        best = self.best if self._takes_choice(name) else None
         if name in self.weights:
-            return self.config.fine_tune.model_copy(update=changes)
+            return self.config.fine_tune if best is None else self.tried(name, best)
         scratch = self.config.scratch
         if name != "base_cnn" and scratch.backbone_epochs is not None:
-            changes["epochs"] = scratch.backbone_epochs
-        return scratch.model_copy(update=changes)
+            scratch = scratch.model_copy(update={"epochs": scratch.backbone_epochs})
+        return with_point(scratch, best or {})
+
+    def tried(
+        self, name: ModelName, point: Mapping[str, Any]
+    ) -> ScratchSettings | FineTuneSettings:
+        """The settings of ``name`` at a point of the sweep, as many epochs as in the end."""
+        if name not in self.weights:
+            return with_point(self.config.scratch, point)
+        base = self.config.fine_tune
+        if self.config.sweep.stage == "head":
+            fixed = {"epochs": self.config.sweep.head_epochs} | HEAD_ALONE
+            base = base.model_copy(update=fixed)
+        return with_point(base, point)
 
     def _takes_choice(self, name: ModelName) -> bool:
         """A choice for fine-tuning says nothing about training from scratch, and the reverse."""
@@ -77,6 +96,14 @@ class Plan:
     def job(self, name: ModelName, features: Mapping[str, FeatureSet]) -> TrainingJob:
         """The training of ``name`` for the comparison; ``features`` by boundary, where kept."""
         return self._job(name, self.settings(name), self.run.model(name), features)
+
+    def repeats(self, job: TrainingJob) -> list[TrainingJob]:
+        """The same training with the other seeds that are asked for."""
+        first = self.config.seed
+        return [
+            replace(job, seed=seed, output=self.run.repeat(job.name, seed).uri)
+            for seed in range(first + 1, first + self.config.seeds)
+        ]
 
     def boundary_of(self, name: ModelName, settings: ScratchSettings | FineTuneSettings) -> str:
         if isinstance(settings, ScratchSettings):
@@ -107,9 +134,9 @@ class Plan:
             features=kept.root.uri if kept else None,
             boundary=cut if kept else "pixels",
             freeze_below=cut,
-            views=settings.views if kept and isinstance(settings, FineTuneSettings) else 1,
+            views=kept.manifest["views"] if kept else 1,
             backbone=self.weights[name].uri if name in self.weights else None,
-            head=(self.run.model(name) / "probe.npz").uri if fine_tuned else None,
+            head=self._head(name, settings),
             augmentation=(
                 settings.augmentation
                 if isinstance(settings, FineTuneSettings)
@@ -119,17 +146,33 @@ class Plan:
             xla=config.compute.xla,
         )
 
-    def trials(self, name: ModelName, features: Mapping[str, FeatureSet]) -> list[Trial]:
-        """The points of the sweep of ``name``, the run's own settings first."""
-        settings = self.settings(name)
-        defaults = {
-            key: getattr(settings, key) for key in SWEPT if key in type(settings).model_fields
-        }
+    def _head(self, name: ModelName, settings: ScratchSettings | FineTuneSettings) -> str | None:
+        """URI of the head to start from: the probe's, or zeros."""
+        if not isinstance(settings, FineTuneSettings):
+            return None
+        file = {"probe": "probe.npz", "zero": "zero.npz"}[settings.head]
+        return (self.run.model(name) / file).uri
+
+    def search(self, name: ModelName) -> Search:
+        """How the sweep of ``name`` chooses points; the run's own settings are the first."""
+        config, settings = self.config, self.tried(name, {})
+        first: Point = {"learning_rate": settings.learning_rate}
+        if config.sweep.stage == "head":
+            # The rate for fine-tuning says nothing about a fresh head.
+            first["learning_rate"] = Range(*config.sweep.head_learning_rate).middle
+        if isinstance(settings, FineTuneSettings):
+            first["unfrozen_blocks"] = settings.unfrozen_blocks
+        for key in ("dropout", "weight_decay", "label_smoothing"):
+            first[key] = getattr(settings, key)
+        # Kept rows are what they are: a strength would need an extraction of its own.
+        if isinstance(settings, FineTuneSettings) and not settings.views:
+            first["augmentation_strength"] = 1.0
+        return Search.of(config.sweep, first, config.seed)
+
+    def trial(
+        self, name: ModelName, features: Mapping[str, FeatureSet], point: Point, output: Location
+    ) -> TrainingJob:
+        """The training that tries ``point``, its files below ``output``."""
         epochs = {"epochs": self.config.sweep.epochs}
-        trials = []
-        for index, point in enumerate(draw_points(self.config.sweep, defaults, self.config.seed)):
-            key = f"{index:03d}"
-            output = self.run.sweep(name) / "trials" / key
-            tried = settings.model_copy(update={**point, **epochs})
-            trials.append(Trial(key, point, self._job(name, tried, output, features)))
-        return trials
+        settings = self.tried(name, point).model_copy(update=epochs)
+        return self._job(name, settings, output, features)

@@ -9,6 +9,7 @@ from catdog.cluster import Resources, connected, plan_workers
 from catdog.config import Config, ModelName
 from catdog.data.prepare import Survey, survey
 from catdog.errors import UserError
+from catdog.models.registry import boundary
 from catdog.models.weights import check_source
 from catdog.runs import RunDirectory
 from catdog.storage import Location
@@ -29,6 +30,7 @@ def check(config: Config) -> Survey:
     """
     for name in config.models:
         check_source(name, config.weights_of(name))
+        check_kept_views(config, name)
     seen = survey(config.data, config.seed)
     free = Location.of(config.storage).free_bytes()
     if free is not None and free < seen.needed_bytes:
@@ -37,6 +39,28 @@ def check(config: Config) -> Survey:
             f"photos and {console.size(free)} are free; give another --storage"
         )
     return seen
+
+
+def check_kept_views(config: Config, name: ModelName) -> None:
+    """Views are kept at the boundary of what is frozen, so something must be.
+
+    Raises:
+        UserError: all blocks are trained, and ``fine_tune.views`` would come to nothing.
+    """
+    views, blocks = config.fine_tune.views, config.fine_tune.unfrozen_blocks
+    if not views or name == "base_cnn" or not config.weights_of(name).pretrained:
+        return
+    where = {"fine_tune.unfrozen_blocks": [blocks]}
+    if config.sweep.trials and config.sweep.stage == "finetune":
+        where["sweep.unfrozen_blocks"] = list(config.sweep.unfrozen_blocks)
+    for key, values in where.items():
+        for value in values:
+            if boundary(name, value) == "pixels":
+                raise UserError(
+                    f"fine_tune.views {views} keeps activations below the unfrozen blocks, and "
+                    f"{key} {value} leaves nothing frozen in {name}: "
+                    "set fine_tune.views=0 to augment pixels, or unfreeze fewer blocks"
+                )
 
 
 def print_plan(config: Config) -> None:
@@ -96,6 +120,6 @@ def estimate_seconds(config: Config, seen: Survey, workers: Workers) -> float:
     backbones = [name for name in config.models if name != "base_cnn"]
     swept = config.sweep.model or (backbones[0] if backbones else None)
     sweep = 0.0
-    if swept and config.sweep.trials:
+    if swept and config.sweep.trials and config.sweep.stage == "finetune":
         sweep = config.sweep.trials * (START_S + epoch_s(swept) * config.sweep.epochs)
     return training + sweep + 2 * START_S

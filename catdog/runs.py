@@ -7,7 +7,8 @@
         data/            manifest.json  rejected.parquet  photos.parquet   (copied from the prepared set)
         models/<model>/  history.json  model.json  model.keras  predictions.parquet
                          checkpoints/  artifacts/
-        sweeps/<model>/  trials.json  best.yaml
+                         seeds/<seed>/  the same again, trained with another seed
+        sweeps/<model>/  trials.json  trials.parquet  best.yaml  trials/
         report.json  report.html  report.md
 
 A run directory is never wiped. Whatever is written is written atomically, and ``run.json`` says
@@ -54,6 +55,10 @@ class RunDirectory:
 
     def model(self, name: str) -> Location:
         return self.root / "models" / name
+
+    def repeat(self, name: str, seed: int) -> Location:
+        """The same model trained with another seed."""
+        return self.model(name) / "seeds" / str(seed)
 
     def sweep(self, name: str) -> Location:
         return self.root / "sweeps" / name
@@ -102,7 +107,7 @@ class RunDirectory:
         if record["identity"] != config.identity:
             self.claim(config)
         had = record["asked"]
-        enough = all(had[key] >= count for key, count in asked(config).items())
+        enough = all(had.get(key, 0) >= count for key, count in asked(config).items())
         return enough and (self.root / "report.html").exists()
 
 
@@ -113,6 +118,7 @@ def asked(config: Config) -> dict[str, int]:
         "backbone_epochs": config.scratch.backbone_epochs or config.scratch.epochs,
         "fine_tune_epochs": config.fine_tune.epochs,
         "trials": config.sweep.trials,
+        "seeds": config.seeds,
     }
 
 

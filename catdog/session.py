@@ -56,8 +56,9 @@ class Session:
         console.warn(line)
         self.run.update(notes=[*self.run.read()["notes"], without_secrets(line)])
 
-    def finish(self) -> None:
-        self._end("finished", None)
+    def finish(self, status: str = "finished") -> None:
+        """``tuned`` where a sweep alone was asked for: the run's training may still come."""
+        self._end(status, None)
 
     def _begin(self, config: Config, record: dict[str, Any], versions: dict[str, str]) -> None:
         earlier = [_closed(past, self.events) for past in record.get("sessions", [])]
@@ -72,7 +73,7 @@ class Session:
             sessions=[*earlier, self._as_session("running")],
             versions=versions,
             git_commit=_git_commit(),
-            seeds=[config.seed],
+            seeds=list(range(config.seed, config.seed + config.seeds)),
             asked=asked(config),
             notes=[],
             error=None,

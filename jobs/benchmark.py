@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--json", metavar="FILE", type=Path, required=True, help="where to write")
     made.add_argument("--rounds", type=int, default=3, help="of which the median counts")
     made.add_argument("--files", type=int, default=20_000, help="files of ingest and feed")
+    made.add_argument("--photos", type=int, default=480, help="photos of sweep and finetune")
     made.add_argument("--image-size", type=int, default=224, help="side in pixels")
     made.add_argument("--work", metavar="DIR", help="for temporary files; default: the system's")
     return made

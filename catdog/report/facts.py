@@ -39,6 +39,8 @@ CODES = {
     "unfrozen_blocks": "Unfrozen blocks",
     "weight_decay": "Weight decay",
     "dropout": "Dropout",
+    "label_smoothing": "Label smoothing",
+    "augmentation_strength": "Augmentation strength",
 }
 
 
@@ -91,7 +93,8 @@ def sweep_words(run: Run, sweep: Tree, trials: list[Tree], price: float | None) 
             words += f", which cost {money(price * wall / 3600)}"
     best = sweep.get("best") or {}
     if best.get("val_accuracy") is not None:
-        words += f". The best reached {percent(best['val_accuracy'])} on validation"
+        words += f". The best reached {percent(best['val_accuracy'])} on validation, which chose it"
+        words += "; the comparison is on test photos, which the sweep has not seen"
     return words + "."
 
 

@@ -1,14 +1,15 @@
-"""How weights change: AdamW on gradients already summed over workers, and its rate by step."""
+"""How weights change: AdamW on gradients already summed over workers, whose rate is set by step."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 
 from catdog.config import FineTuneSettings, ScratchSettings
+from catdog.training.schedule import RateSchedule
+
+__all__ = ["RateSchedule", "SummedAdamW", "make_optimizer"]
 
 
 class SummedAdamW(keras.optimizers.AdamW):
@@ -69,28 +70,3 @@ def make_optimizer(
     # Loshchilov & Hutter decay weights, not offsets and scales.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
-
-
-@dataclass(frozen=True)
-class RateSchedule:
-    """Linear warm-up, then half a cosine down to zero, by step.
-
-    Computed outside the graph: a schedule inside it is evaluated, and traced, once a variable.
-    """
-
-    peak: float
-    warmup_steps: int
-    total_steps: int
-
-    @classmethod
-    def of(cls, settings: ScratchSettings | FineTuneSettings, steps_per_epoch: int) -> RateSchedule:
-        warmup = min(settings.warmup_epochs, settings.epochs / 2)
-        total = settings.epochs * steps_per_epoch
-        return cls(settings.learning_rate, max(1, round(warmup * steps_per_epoch)), total)
-
-    def at(self, step: int) -> float:
-        """The rate of the step with this number, from 0."""
-        if step < self.warmup_steps:
-            return self.peak * (step + 1) / self.warmup_steps
-        done = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
-        return self.peak * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

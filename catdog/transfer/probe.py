@@ -25,8 +25,8 @@ STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 def fit(features: FeatureSet, output: Location) -> dict[str, Any]:
     """Fit the head for ``features`` in a Ray task, once.
 
-    Writes ``probe.npz`` (kernel (features, 1), bias (1,)) and ``probe.json`` below ``output`` and
-    returns the latter: ``row`` for the history, ``test`` sums and seconds.
+    Writes ``probe.npz`` (kernel (features, 1), bias (1,)), ``zero.npz`` (the same shapes, for a
+    head that starts from nothing) and ``probe.json`` below ``output`` and returns the last: ``row`` for the history, ``test`` sums and seconds.
     """
     target = output / "probe.json"
     if target.exists():
@@ -37,6 +37,7 @@ def fit(features: FeatureSet, output: Location) -> dict[str, Any]:
 
     facts, kernel, bias = ray.get(ray.remote(num_cpus=1)(_fit).remote(features))
     (output / "probe.npz").write_bytes(pack([kernel, bias])[0])
+    (output / "zero.npz").write_bytes(pack([np.zeros_like(kernel), np.zeros_like(bias)])[0])
     facts["features"] = features.root.name
     target.write_json(facts)
     result: dict[str, Any] = facts

@@ -1,24 +1,25 @@
 """Ray Tune over the hyperparameters of fine-tuning.
 
-A trial is a Ray Train run that reports every epoch; ASHA stops the poor ones. The points are drawn
-beforehand from the seed, and each trial's outcome is a file: the same command after an interruption
-runs only what is missing, and a trial that was under way goes on from its own checkpoint.
+A trial is a Ray Train run that reports every epoch; ASHA stops the poor ones. Each trial's outcome
+is a file: the same command after an interruption runs only what is missing, and a trial that was
+under way goes on from its own checkpoint.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from catdog.config import SweepSettings
 from catdog.errors import RunFailed
-from catdog.runs import RunDirectory
 from catdog.storage import Location
+from catdog.sweep_settings import SweepSettings
 from catdog.training.job import TrainingJob
-from catdog.training.trainer import Workers, make_trainer, root_cause
+from catdog.training.trainer import DONE, Workers, make_trainer, root_cause
+from catdog.transfer.search import Point
+from catdog.transfer.trials import Ledger
 
 #: What a trial holds beside its workers. Not a CPU: on two cores that would starve the workers it
 #: waits for; and not nothing, which Tune refuses.
@@ -26,123 +27,98 @@ TRIAL_RESOURCES = {"memory": 100e6}
 
 METRIC = "val_accuracy"
 
+#: The training that tries a point, with its files below a folder.
+JobOf = Callable[[Point, Location], TrainingJob]
+
 
 @dataclass(frozen=True)
-class Trial:
-    """One point of the search space and the training that tries it."""
+class Cluster:
+    """What the trials run on: the workers of each, and how many trials at once."""
 
-    id: str
-    config: dict[str, Any]
-    job: TrainingJob
-
-
-def draw_points(space: SweepSettings, defaults: dict[str, Any], seed: int) -> list[dict[str, Any]]:
-    """``space.trials`` points: the defaults first, then random ones; the same for the same seed.
-
-    More trials keep the points that fewer had. Keys not in ``defaults`` are left out.
-    """
-    import numpy as np
-
-    points = [dict(defaults)]
-    for index in range(1, space.trials):
-        generator = np.random.default_rng([seed, index])
-        point = {
-            "learning_rate": _log_uniform(generator, *space.learning_rate),
-            "unfrozen_blocks": _pick(generator, space.unfrozen_blocks),
-            "dropout": _pick(generator, space.dropout),
-            "weight_decay": _log_uniform(generator, *space.weight_decay),
-        }
-        points.append({key: value for key, value in point.items() if key in defaults})
-    return points[: space.trials]
+    workers: Workers
+    concurrent: int
 
 
-def _log_uniform(generator: Any, low: float, high: float) -> float:
-    return float(f"{math.exp(generator.uniform(math.log(low), math.log(high))):.3g}")
-
-
-def _pick(generator: Any, choices: Sequence[Any]) -> Any:
-    return choices[int(generator.integers(len(choices)))]
-
-
-def run_sweep(
-    trials: Sequence[Trial],
+def sweep_fine_tuning(
+    job_of: JobOf,
+    ledger: Ledger,
     settings: SweepSettings,
-    workers: Workers,
-    concurrent: int,
-    run: RunDirectory,
+    cluster: Cluster,
     on_result: Callable[[dict[str, Any]], None],
-) -> dict[str, Any]:
-    """Run what is missing of ``trials``; returns the content of ``trials.json``.
+) -> None:
+    """Run what is missing of the ledger's trials.
 
     ``on_result`` gets a dict for every epoch of every trial: id, config and the epoch's row.
 
     Raises:
-        RunFailed: no trial came to a result.
+        KeyboardInterrupt: Ctrl-C, at once; Tune's own handler would wait for all trials to save.
     """
-    folder = run.sweep(trials[0].job.name)
-    missing = [trial for trial in trials if not _record_of(folder, trial).exists()]
-    if missing:
-        _tune(missing, settings, workers, concurrent, folder, on_result)
-    records = [_record_of(folder, trial).read_json() for trial in trials]
-    ranked = sorted(
-        (record for record in records if record["val_accuracy"] is not None),
-        key=lambda record: (-record["val_accuracy"], record["val_loss"]),
-    )
-    if not ranked:
-        raise RunFailed(f"no trial of the sweep came to a result: {records[0]['error']}")
-    result = {
-        "trials": records,
-        "best": {key: ranked[0][key] for key in ("id", "config", "val_accuracy")},
-        "seconds": sum(record["seconds"] for record in records),
-    }
-    (folder / "trials.json").write_json(result)
-    return result
-
-
-def _record_of(folder: Location, trial: Trial) -> Location:
-    return folder / "trials" / f"{trial.id}.json"
-
-
-def _tune(
-    trials: Sequence[Trial],
-    settings: SweepSettings,
-    workers: Workers,
-    concurrent: int,
-    folder: Location,
-    on_result: Callable[[dict[str, Any]], None],
-) -> None:
+    missing = ledger.missing()
+    if not missing:
+        return
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
 
-    by_id = {trial.id: trial for trial in trials}
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    folder = ledger.folder
     # A failed trial is a result; it is not repeated.
-    alone = replace(workers, max_restarts=0)
+    alone = replace(cluster.workers, max_restarts=0)
 
     def run_trial(config: dict[str, Any]) -> None:
-        _run_trial(by_id[config["trial"]].job, alone, folder)
+        _run_trial(job_of(config["point"], ledger.output(config["trial"])), alone, folder)
 
     tuner = tune.Tuner(
         tune.with_resources(run_trial, TRIAL_RESOURCES),
-        param_space={"trial": tune.grid_search([trial.id for trial in trials])},
         tune_config=tune.TuneConfig(
             metric=METRIC,
             mode="max",
+            search_alg=_proposer(ledger, missing),
+            num_samples=len(missing),
             scheduler=ASHAScheduler(
                 # Above the epochs: at max_t Tune would kill trials that end by themselves.
-                max_t=max(trial.job.settings.epochs for trial in trials) + 1,
-                grace_period=settings.grace_epochs,
+                max_t=settings.epochs + 1,
+                grace_period=min(settings.grace_epochs, settings.epochs),
                 reduction_factor=settings.reduction_factor,
             ),
-            max_concurrent_trials=concurrent,
+            max_concurrent_trials=cluster.concurrent,
         ),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=(folder / "ray").uri,
-            callbacks=[_recorder(by_id, folder, on_result)],
+            callbacks=[_recorder(ledger, on_result)],
             verbose=0,
         ),
     )
     tuner.fit()
+
+
+def _proposer(ledger: Ledger, keys: list[str]) -> Any:
+    """Gives Tune the points of trials ``keys`` when it has room, so that TPE can learn."""
+    from ray.tune.search import Searcher
+
+    class Proposer(Searcher):
+        def __init__(self) -> None:
+            super().__init__(metric=METRIC, mode="max")
+            self.waiting = list(keys)
+
+        def suggest(self, trial_id: str) -> dict[str, Any] | str:
+            if not self.waiting:
+                return str(Searcher.FINISHED)
+            key = self.waiting.pop(0)
+            return {"trial": key, "point": ledger.point(key)}
+
+        def on_trial_complete(
+            self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+        ) -> None:
+            """The ledger holds the outcome."""
+
+        def save(self, checkpoint_path: str) -> None:
+            """The ledger is the state."""
+
+        def restore(self, checkpoint_path: str) -> None:
+            """The ledger is the state."""
+
+    return Proposer()
 
 
 def _run_trial(job: TrainingJob, workers: Workers, folder: Location) -> None:
@@ -178,9 +154,7 @@ def _group_noter(target: Location) -> Any:
     return GroupNoter()
 
 
-def _recorder(
-    points: dict[str, Trial], folder: Location, on_result: Callable[[dict[str, Any]], None]
-) -> Any:
+def _recorder(ledger: Ledger, on_result: Callable[[dict[str, Any]], None]) -> Any:
     """Writes each trial's record at its end and frees what it leaves reserved."""
     from ray import tune
 
@@ -191,43 +165,42 @@ def _recorder(
         def on_trial_result(
             self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any
         ) -> None:
-            ours = points[trial.config["trial"]]
-            row = {key: result.get(key) for key in ROW_KEYS}
-            self.rows.setdefault(ours.id, []).append(row)
-            on_result({"id": ours.id, "config": ours.config, **row})
+            key, point = trial.config["trial"], trial.config["point"]
+            row = {name: result.get(name) for name in ROW_KEYS}
+            self.rows.setdefault(key, []).append(row)
+            on_result({"id": key, "config": point, **row})
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            ours = points[trial.config["trial"]]
-            epochs = len(self.rows.get(ours.id, []))
-            status = "finished" if epochs >= ours.job.settings.epochs else "stopped"
-            self._close(trial, ours, status, None)
+            self._close(trial, "stopped", None)
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            # The file on the driver's disk; the copy in storage may come later.
-            lines = Path(trial.error_file).read_text().strip().splitlines()
-            cause = lines[-1].partition("RunFailed: ")[2] or lines[-1]
-            self._close(trial, points[trial.config["trial"]], "failed", cause)
+            self._close(trial, "failed", _cause(trial))
 
-        def _close(self, trial: Any, ours: Trial, status: str, error: str | None) -> None:
-            _free_group(folder / "groups" / trial.trial_id)
-            rows = self.rows.get(ours.id, [])
-            best = max(rows, key=lambda r: (r["val_accuracy"], -r["val_loss"]), default=None)
-            record = {
-                "id": ours.id,
-                "config": ours.config,
-                "val_accuracy": best and best["val_accuracy"],
-                "val_loss": best and best["val_loss"],
-                "epochs": len(rows),
-                "seconds": float(trial.last_result.get("time_total_s", 0.0)),
-                "status": status,
-                "error": error,
-                "history": rows,
-            }
-            _record_of(folder, ours).write_json(record)
+        def _close(self, trial: Any, status: str, error: str | None) -> None:
+            _free_group(ledger.folder / "groups" / trial.trial_id)
+            key = trial.config["trial"]
+            seconds = float((trial.last_result or {}).get("time_total_s", 0.0))
+            rows = self.rows.get(key, [])
+            done = ledger.output(key) / DONE
+            if status != "failed" and done.exists():
+                # The whole of it, also where its first epochs were those of an earlier session.
+                rows, status = done.read_json()["history"], "finished"
+            ledger.close(key, trial.config["point"], rows, seconds, status, error)
             # The record is what counts; the weights of a trial are not used again.
-            (Location.of(ours.job.output) / "checkpoints").delete_tree()
+            (ledger.output(key) / "checkpoints").delete_tree()
 
     return Recorder()
+
+
+def _cause(trial: Any) -> str:
+    """Why a trial failed, in one line; from the driver's disk, as the storage's copy comes later."""
+    try:
+        lines = Path(trial.error_file).read_text().strip().splitlines()
+    except (OSError, TypeError):
+        lines = []
+    if not lines:
+        return "its process ended: killed, or out of memory"
+    return lines[-1].partition("RunFailed: ")[2] or lines[-1]
 
 
 ROW_KEYS = (

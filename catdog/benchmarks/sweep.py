@@ -1,0 +1,145 @@
+"""Trials of the head on kept features, against trials that each run the backbone.
+
+A plain trial is what a sweep does without kept features: a process of its own builds the backbone,
+runs it over the photos **once** (not once an epoch), and trains the same head. Two of them share
+the cores, and their time is scaled to the trials of the sweep.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from dataclasses import replace
+from typing import Any
+
+from catdog import console
+from catdog.benchmarks._transfer import Bench, bench
+from catdog.config import FineTuneSettings, ModelName
+from catdog.models.registry import POOLED
+from catdog.storage import Location
+from catdog.sweep_settings import SweepSettings
+from catdog.training.inputs import Split, open_dataset
+from catdog.transfer.features import FeatureRequest, FeatureSet, extract
+from catdog.transfer.head import HeadData, train_head
+from catdog.transfer.head_sweep import HeadTask, sweep_heads
+from catdog.transfer.search import Point, Search, with_point
+from catdog.transfer.trials import Ledger
+
+TRIALS = 16
+EPOCHS = 30
+BATCH = 32
+MODEL: ModelName = "inception_v3"
+#: Plain trials that are measured, at once.
+MEASURED = 2
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Medians of rounds taken in turn; starting the processes of each side counts."""
+    seconds: dict[str, list[float]] = {"extraction": [], "sweep": [], "plain": []}
+    with bench(arguments) as made:
+        request = made.request(MODEL)
+        for turn in range(arguments.rounds):
+            place = made.storage / f"round-{turn}"
+            took, features = _extraction(made, request, place)
+            seconds["extraction"].append(took)
+            seconds["sweep"].append(_sweep(made, features, place / "sweep"))
+            seconds["plain"].append(_plain(made, request))
+            line = "  ".join(f"{side} {times[-1]:.1f} s" for side, times in seconds.items())
+            console.say(f"round {turn + 1}  {line}")
+        facts = made.facts
+    middle = {side: statistics.median(times) for side, times in seconds.items()}
+    plain = middle["plain"] * TRIALS / MEASURED
+    return {
+        "speedup": round(plain / middle["sweep"], 2),
+        "speedup_with_extraction": round(plain / (middle["sweep"] + middle["extraction"]), 2),
+        "trials": TRIALS,
+        "plain_trials_measured": MEASURED,
+        "plain_seconds_scaled": round(plain, 1),
+        "plain_trial": "own process, backbone once over the photos, then the same head",
+        "model": MODEL,
+        "epochs": EPOCHS,
+        **facts,
+        "cores": dict.fromkeys(seconds, made.cores),
+        # On a machine with other work these tell more: the sides of a round are neighbours.
+        "speedups_by_round": _by_round(seconds["plain"], seconds["sweep"]),
+        "speedups_with_extraction_by_round": _by_round(
+            seconds["plain"],
+            [a + b for a, b in zip(seconds["sweep"], seconds["extraction"], strict=True)],
+        ),
+        "seconds": {side: [round(t, 2) for t in times] for side, times in seconds.items()},
+    }
+
+
+def _by_round(plain: list[float], ours: list[float]) -> list[float]:
+    scale = TRIALS / MEASURED
+    return [round(scale * a / b, 2) for a, b in zip(plain, ours, strict=True)]
+
+
+def _settings(point: Point) -> FineTuneSettings:
+    settings = with_point(FineTuneSettings(epochs=EPOCHS, dropout=0.2), point)
+    assert isinstance(settings, FineTuneSettings)
+    return settings
+
+
+def _extraction(made: Bench, request: FeatureRequest, place: Location) -> tuple[float, FeatureSet]:
+    start = time.perf_counter()
+    features = extract(made.dataset, request, [POOLED], place, made.workers)[POOLED]
+    return time.perf_counter() - start, features
+
+
+def _sweep(made: Bench, features: FeatureSet, folder: Location) -> float:
+    space = SweepSettings(stage="head", trials=TRIALS)
+    defaults = {"learning_rate": 0.01, "dropout": 0.2, "weight_decay": 0.01}
+    ledger = Ledger(folder, Search.of(space, defaults, 0), TRIALS)
+    start = time.perf_counter()
+    sweep_heads(HeadTask(features, _settings, BATCH, 0), ledger, made.cores, lambda record: None)
+    ledger.summarise(0.0)
+    seconds = time.perf_counter() - start
+    assert all(record["status"] == "finished" for record in ledger.records())
+    return seconds
+
+
+def _plain(made: Bench, request: FeatureRequest) -> float:
+    """Seconds of :data:`MEASURED` plain trials that share the cores."""
+    import ray
+
+    cpus = max(1, made.cores // MEASURED)
+    # A process of its own for each, as Tune starts them.
+    trial = ray.remote(num_cpus=cpus, max_calls=1)(plain_trial)
+    rates = [0.01 * (number + 1) for number in range(MEASURED)]
+    start = time.perf_counter()
+    ray.get([trial.remote(made.dataset.root.uri, request, cpus, rate) for rate in rates])
+    return time.perf_counter() - start
+
+
+def plain_trial(dataset: str, request: FeatureRequest, threads: int, rate: float) -> float:
+    """Build the backbone, run it over training and validation photos, train the head."""
+    import numpy as np
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    import keras
+
+    from catdog.models import registry
+    from catdog.models.weights import unpack
+
+    keras.config.set_dtype_policy(request.precision)
+    model = registry.build(replace(request.architecture, dropout=0.0))
+    arrays = unpack(Location.of(request.backbone).read_bytes())
+    for variable, array in zip(registry.backbone_variables(model), arrays, strict=True):
+        variable.assign(array)
+    trunk = keras.Model(model.input, registry.find_layer(model, POOLED).output)
+    signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)]
+    forward = tf.function(lambda pixels: trunk(pixels, training=False), input_signature=signature)
+
+    def features(split: Split) -> Any:
+        rows = open_dataset(dataset).rows(split)
+        starts = range(0, len(rows), 64)
+        parts = [
+            forward(rows.gather(np.arange(at, min(at + 64, len(rows))))).numpy() for at in starts
+        ]
+        return np.concatenate(parts).astype(np.float32), rows.labels.astype(np.float32)
+
+    data = HeadData(features("train"), features("val"))
+    return float(train_head(data, _settings({"learning_rate": rate}), BATCH, 0)[-1]["val_loss"])

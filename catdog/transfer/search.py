@@ -1,0 +1,204 @@
+"""The points of a sweep: which settings its trials try. Pure; Optuna is imported where it is used.
+
+A point depends on the seed, its number and, for TPE, the records of the trials before it. So more
+trials keep the points that fewer had, and a sweep that was interrupted goes on with the same ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from catdog.config import FineTuneSettings, ScratchSettings
+from catdog.errors import UserError
+from catdog.sweep_settings import SearchMethod, SweepSettings
+
+Point = dict[str, Any]
+
+#: TPE needs some points before it can tell good from bad; these are drawn at random.
+RANDOM_FIRST = 5
+
+
+@dataclass(frozen=True)
+class Range:
+    """From ``low`` to ``high``, both positive, drawn log-uniformly."""
+
+    low: float
+    high: float
+
+    @property
+    def middle(self) -> float:
+        return _rounded(math.sqrt(self.low * self.high))
+
+    def draw(self, generator: np.random.Generator) -> float:
+        return _rounded(math.exp(generator.uniform(math.log(self.low), math.log(self.high))))
+
+    def spread(self, count: int) -> list[float]:
+        """``count`` values from end to end; one where both ends are the same."""
+        if self.low == self.high:
+            return [self.low]
+        return [_rounded(value) for value in np.geomspace(self.low, self.high, count)]
+
+
+Space = Mapping[str, "Range | Sequence[Any]"]
+
+
+def space_of(settings: SweepSettings, defaults: Point) -> Space:
+    """The search space of ``settings``, for the names in ``defaults`` alone."""
+    head = settings.stage == "head"
+    rates = settings.head_learning_rate if head else settings.learning_rate
+    space: Space = {
+        "learning_rate": Range(*rates),
+        "unfrozen_blocks": (0,) if head else settings.unfrozen_blocks,
+        "dropout": settings.dropout,
+        "weight_decay": Range(*settings.weight_decay),
+        "label_smoothing": settings.label_smoothing,
+        "augmentation_strength": settings.augmentation_strength,
+    }
+    return {name: values for name, values in space.items() if name in defaults}
+
+
+@dataclass(frozen=True)
+class Search:
+    """How points are chosen from ``space``; the first is ``defaults``, but for a grid."""
+
+    method: SearchMethod
+    space: Space
+    defaults: Point
+    seed: int = 0
+    grid_points: int = 3
+
+    @classmethod
+    def of(cls, settings: SweepSettings, defaults: Point, seed: int) -> Search:
+        """Raises: UserError: TPE is asked for and Optuna is not installed."""
+        if settings.search == "tpe":
+            _optuna()
+        space = space_of(settings, defaults)
+        return cls(settings.search, space, defaults, seed, settings.grid_points)
+
+    def point(self, number: int, records: Sequence[Mapping[str, Any]] = ()) -> Point:
+        """The point of trial ``number``, from 0; ``records`` are those of finished trials."""
+        if self.method == "grid":
+            return self._of_grid(number)
+        if number == 0:
+            return dict(self.defaults)
+        if self.method == "tpe" and number >= RANDOM_FIRST:
+            return self._of_tpe(number, records)
+        generator = np.random.default_rng([self.seed, number])
+        return {name: _draw(values, generator) for name, values in self.space.items()}
+
+    def count(self, trials: int) -> int:
+        """How many of ``trials`` there are: a grid may have fewer points."""
+        return min(trials, self.grid_size) if self.method == "grid" else trials
+
+    @property
+    def grid_size(self) -> int:
+        return math.prod(len(values) for values in self._axes().values())
+
+    def choices(self, name: str, trials: int) -> list[Any]:
+        """All values that ``name`` may take in ``trials`` trials."""
+        if self.method == "tpe":
+            return list(dict.fromkeys([self.defaults[name], *_listed(self.space[name], 2)]))
+        points = [self.point(number) for number in range(self.count(trials))]
+        return list(dict.fromkeys(point[name] for point in points))
+
+    def _axes(self) -> dict[str, list[Any]]:
+        return {name: _listed(values, self.grid_points) for name, values in self.space.items()}
+
+    def _of_grid(self, number: int) -> Point:
+        # In an order drawn once: trials that are fewer than the grid do not try one corner of it.
+        axes = self._axes()
+        order = np.random.default_rng([self.seed]).permutation(self.grid_size)
+        picked = next(itertools.islice(itertools.product(*axes.values()), order[number], None))
+        return dict(zip(axes, picked, strict=True))
+
+    def _of_tpe(self, number: int, records: Sequence[Mapping[str, Any]]) -> Point:
+        optuna = _optuna()
+        seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_FIRST)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        distributions = {name: _distribution(values) for name, values in self.space.items()}
+        for record in records:
+            if record["val_accuracy"] is not None and self._contains(record["config"]):
+                study.add_trial(
+                    optuna.trial.create_trial(
+                        params=self._encoded(record["config"]),
+                        distributions=distributions,
+                        value=record["val_accuracy"],
+                    )
+                )
+        return self._decoded(study.ask(distributions).params)
+
+    def _contains(self, point: Mapping[str, Any]) -> bool:
+        """Whether Optuna can take ``point``: the run's own settings may lie outside the space."""
+        return all(
+            values.low <= point[name] <= values.high
+            if isinstance(values, Range)
+            else point[name] in values
+            for name, values in self.space.items()
+        )
+
+    def _encoded(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: point[name] if isinstance(values, Range) else list(values).index(point[name])
+            for name, values in self.space.items()
+        }
+
+    def _decoded(self, parameters: Mapping[str, Any]) -> Point:
+        return {
+            name: _rounded(parameters[name])
+            if isinstance(values, Range)
+            else values[parameters[name]]
+            for name, values in self.space.items()
+        }
+
+
+def with_point(
+    settings: FineTuneSettings | ScratchSettings, point: Mapping[str, Any]
+) -> FineTuneSettings | ScratchSettings:
+    """``settings`` as the point has them; ``augmentation_strength`` scales their augmentation."""
+    changes = dict(point)
+    strength = changes.pop("augmentation_strength", None)
+    if strength is not None and isinstance(settings, FineTuneSettings):
+        changes["augmentation"] = settings.augmentation.scaled(strength)
+    return settings.model_copy(update=changes)
+
+
+def _draw(values: Range | Sequence[Any], generator: np.random.Generator) -> Any:
+    if isinstance(values, Range):
+        return values.draw(generator)
+    return values[int(generator.integers(len(values)))]
+
+
+def _listed(values: Range | Sequence[Any], count: int) -> list[Any]:
+    return values.spread(count) if isinstance(values, Range) else list(dict.fromkeys(values))
+
+
+def _rounded(value: float) -> float:
+    """To three digits, as a person would write it."""
+    return float(f"{value:.3g}")
+
+
+def _distribution(values: Range | Sequence[Any]) -> Any:
+    optuna = _optuna()
+    if isinstance(values, Range):
+        # Rounded values may lie a little outside, so the ends are rounded the same way.
+        return optuna.distributions.FloatDistribution(values.low, values.high, log=True)
+    # By index: Optuna's categories do not tell 1 from True, nor keep numbers beside "all" apart.
+    return optuna.distributions.CategoricalDistribution(list(range(len(values))))
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError:
+        raise UserError(
+            'sweep.search tpe needs Optuna: pip install "catdog[tpe]" (or --search random)'
+        ) from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna

@@ -1,0 +1,148 @@
+"""What a sweep leaves: a record of each trial, the ranking, and the tables made from them.
+
+::
+
+    sweeps/<model>/trials/<id>.json        the record, written when the trial has ended
+    sweeps/<model>/trials/<id>/point.json  what it tries, written before it begins
+    sweeps/<model>/trials.json             all records and the best, at the end
+    sweeps/<model>/trials.parquet          the same as a table, best first
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from catdog.errors import RunFailed
+from catdog.storage import Location
+from catdog.transfer.search import Point, Search
+
+Record = dict[str, Any]
+OnRecord = Callable[[Record], None]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The trials of one sweep: what each tries, and the records of those that have ended."""
+
+    folder: Location
+    search: Search
+    trials: int
+
+    @property
+    def ids(self) -> list[str]:
+        return [f"{number:03d}" for number in range(self.search.count(self.trials))]
+
+    def missing(self) -> list[str]:
+        return [key for key in self.ids if not self._file(key).exists()]
+
+    def records(self) -> list[Record]:
+        """Of the trials that have ended, in the order of their numbers."""
+        return [self._file(key).read_json() for key in self.ids if self._file(key).exists()]
+
+    def output(self, key: str) -> Location:
+        return self.folder / "trials" / key
+
+    def point(self, key: str) -> Point:
+        """What the trial tries; decided once, so that an interrupted trial goes on with it."""
+        note = self.output(key) / "point.json"
+        if note.exists():
+            known: Point = note.read_json()
+            return known
+        known = self.search.point(int(key), self.records() if self.search.method == "tpe" else ())
+        note.write_json(known)
+        return known
+
+    def close(
+        self,
+        key: str,
+        point: Point,
+        rows: Sequence[Mapping[str, Any]],
+        seconds: float,
+        status: str,
+        error: str | None = None,
+    ) -> Record:
+        """Write the record of a trial; ``rows`` are its epochs.
+
+        ``status`` is ``finished``, ``stopped`` (by ASHA) or ``failed`` with ``error`` in one line.
+        """
+        best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]), default=None)
+        record = {
+            "id": key,
+            "config": point,
+            "val_accuracy": best and best["val_accuracy"],
+            "val_loss": best and best["val_loss"],
+            "epochs": len(rows),
+            "seconds": seconds,
+            "status": status,
+            "error": error,
+            "history": [dict(row) for row in rows],
+        }
+        self._file(key).write_json(record)
+        return record
+
+    def summarise(self, seconds: float) -> dict[str, Any]:
+        """Rank what has ended; writes and returns ``trials.json``.
+
+        Args:
+            seconds: wall time of this session's work; earlier sessions' is added.
+
+        Raises:
+            RunFailed: no trial came to a result.
+        """
+        records = self.records()
+        ranked = ranking(records)
+        if not ranked or ranked[0]["val_accuracy"] is None:
+            cause = records[0]["error"] if records else "none has ended"
+            raise RunFailed(f"no trial of the sweep came to a result: {cause}")
+        target = self.folder / "trials.json"
+        before = target.read_json()["seconds"] if target.exists() else 0.0
+        result = {
+            "trials": records,
+            "best": {key: ranked[0][key] for key in ("id", "config", "val_accuracy", "val_loss")},
+            "search": self.search.method,
+            "seconds": before + seconds,
+        }
+        target.write_json(result)
+        (self.folder / "trials.parquet").write_bytes(table(ranked))
+        return result
+
+    def _file(self, key: str) -> Location:
+        return self.folder / "trials" / f"{key}.json"
+
+
+def ranking(records: Sequence[Record]) -> list[Record]:
+    """Best validation accuracy first, the lower loss where it is equal; failed trials last."""
+    return sorted(
+        records,
+        key=lambda record: (
+            record["val_accuracy"] is None,
+            -(record["val_accuracy"] or 0.0),
+            record["val_loss"] or 0.0,
+        ),
+    )
+
+
+def table(ranked: Sequence[Record]) -> bytes:
+    """Parquet: rank, id, status, val_accuracy, val_loss, epochs, seconds, error and the settings.
+
+    A setting with values of several kinds (2, 4, "all") is text.
+    """
+    import pandas as pd
+
+    facts = ("id", "status", "val_accuracy", "val_loss", "epochs", "seconds", "error")
+    rows = [
+        {"rank": rank, **{fact: record[fact] for fact in facts}, **record["config"]}
+        for rank, record in enumerate(ranked, start=1)
+    ]
+    frame = pd.DataFrame(rows)
+    for name in frame.columns:
+        kinds = {type(value) for value in frame[name] if value is not None}
+        if len(kinds) > 1 and str in kinds:
+            frame[name] = frame[name].map(str)
+    frame["error"] = frame["error"].astype("string")
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return buffer.getvalue()

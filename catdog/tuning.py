@@ -1,0 +1,138 @@
+"""The sweep as a stage: its trials, the ranking, and the settings it chose as a config file."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from catdog import console
+from catdog.cluster import Resources
+from catdog.config import Config, FineTuneSettings, ModelName
+from catdog.errors import RunFailed, UserError
+from catdog.extraction import extract_features, kept_features
+from catdog.models.registry import POOLED, boundary
+from catdog.planning import Plan
+from catdog.session import Session
+from catdog.storage import Location
+from catdog.training.trainer import Workers
+from catdog.transfer.trials import Ledger
+
+
+def choose(
+    plan: Plan,
+    name: ModelName,
+    session: Session,
+    storage: Location,
+    workers: Workers,
+    resources: Resources,
+) -> Plan:
+    """Run what is missing of the sweep of ``name``; returns the plan with the best setting.
+
+    Leaves ``trials.json``, ``trials.parquet`` and ``best.yaml``, also when it is interrupted.
+
+    Raises:
+        UserError: a head is to be swept and there are no pretrained weights.
+        RunFailed: no trial came to a result.
+    """
+    ledger = _ledger(plan, name)
+    stage = "the head" if plan.config.sweep.stage == "head" else "fine-tuning"
+    count = f"{len(ledger.ids)} trials of {stage} of {name}, {ledger.search.method} search"
+    session.stage("sweep", count)
+    if ledger.search.method == "grid" and ledger.search.grid_size > len(ledger.ids):
+        console.say(f"{len(ledger.ids)} of the grid's {ledger.search.grid_size} points, at random")
+    started = time.monotonic()
+    try:
+        if plan.config.sweep.stage == "head":
+            _sweep_head(plan, name, ledger, session, storage, workers, resources)
+        else:
+            _sweep_fine_tuning(plan, name, ledger, session, storage, workers, resources)
+    except BaseException:
+        # Ctrl-C ends the sweep with what there is.
+        with suppress(RunFailed):
+            _conclude(plan, name, ledger, session, time.monotonic() - started)
+        raise
+    return _conclude(plan, name, ledger, session, time.monotonic() - started)
+
+
+def _ledger(plan: Plan, name: ModelName) -> Ledger:
+    settings = plan.config.sweep
+    if settings.stage == "head" and name not in plan.weights:
+        raise UserError(
+            f"a sweep of the head needs pretrained weights for {name}: give "
+            f"--weights-for {name}=PATH,scale=0..1, or --stage finetune"
+        )
+    return Ledger(plan.run.sweep(name), plan.search(name), settings.trials)
+
+
+def _sweep_head(
+    plan: Plan,
+    name: ModelName,
+    ledger: Ledger,
+    session: Session,
+    storage: Location,
+    workers: Workers,
+    resources: Resources,
+) -> None:
+    from catdog.transfer.head_sweep import HeadTask, sweep_heads
+
+    if not ledger.missing():
+        return
+    features = extract_features(plan, name, [POOLED], storage, workers)[POOLED]
+
+    def settings_of(point: dict[str, Any]) -> FineTuneSettings:
+        tried = plan.tried(name, point)
+        assert isinstance(tried, FineTuneSettings)
+        return tried
+
+    task = HeadTask(features, settings_of, plan.config.batch_size, plan.config.seed)
+    sweep_heads(task, ledger, resources.cpus, session.narrator.trial_ended)
+
+
+def _sweep_fine_tuning(
+    plan: Plan,
+    name: ModelName,
+    ledger: Ledger,
+    session: Session,
+    storage: Location,
+    workers: Workers,
+    resources: Resources,
+) -> None:
+    from catdog.transfer.sweep import Cluster, sweep_fine_tuning
+
+    cuts = set()
+    if name in plan.weights:
+        tried = ledger.search.choices("unfrozen_blocks", ledger.trials)
+        cuts = {boundary(name, blocks) for blocks in tried}
+    features = kept_features(plan, name, cuts, storage, workers)
+    concurrent = max(1, resources.cpus // (workers.count * workers.cpus))
+    if workers.use_gpu:
+        concurrent = max(1, resources.gpus // workers.count)
+    sweep_fine_tuning(
+        lambda point, output: plan.trial(name, features, point, output),
+        ledger,
+        plan.config.sweep,
+        Cluster(workers, concurrent),
+        session.narrator.trial,
+    )
+
+
+def _conclude(
+    plan: Plan, name: ModelName, ledger: Ledger, session: Session, seconds: float
+) -> Plan:
+    outcome = ledger.summarise(seconds)
+    session.narrator.ranking(outcome["trials"])
+    session.events.add("sweep", model=name, best=outcome["best"], seconds=outcome["seconds"])
+    chosen = replace(plan, best=outcome["best"]["config"], swept=name)
+    (ledger.folder / "best.yaml").write_text(_chosen_config(chosen, name).to_yaml())
+    return chosen
+
+
+def _chosen_config(plan: Plan, name: ModelName) -> Config:
+    """The run's settings with the sweep's choice in place, without another sweep."""
+    config = plan.config
+    group = "fine_tune" if name in plan.weights else "scratch"
+    changed = plan.tried(name, plan.best or {})
+    sweep_off = config.sweep.model_copy(update={"trials": 0, "model": None})
+    return config.model_copy(update={group: changed, "sweep": sweep_off, "name": None})

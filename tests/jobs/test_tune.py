@@ -1,0 +1,215 @@
+"""``jobs/tune.py`` as people run it, and what ``jobs/train.py`` makes of its choice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+#: Small photos and networks; weights from a file, as there may be no network.
+SMALL = ["--preset=sample", "--image-size=32", "--set=data.drawings=120", "--workers=1"]
+EXACT = [
+    "--set=compute.precision=float32",
+    "--set=sweep.dropout=[0.0]",
+    "--set=fine_tune.dropout=0",
+]
+
+MAKE_WEIGHTS = (
+    "import sys, keras\n"
+    "keras.utils.set_random_seed(0)\n"
+    "keras.applications.ResNet50V2(weights=None, include_top=False).save_weights(sys.argv[1])\n"
+)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of weights for ResNet50V2, drawn at random."""
+    file = tmp_path_factory.mktemp("weights") / "resnet.weights.h5"
+    subprocess.run([sys.executable, "-c", MAKE_WEIGHTS, str(file)], check=True, timeout=120)
+    return file
+
+
+def command(project: Path, job: str, *arguments: str) -> list[str]:
+    return [sys.executable, str(project / "jobs" / job), *arguments]
+
+
+def environment() -> dict[str, str]:
+    # Ray lowers its workers' priority by default; with that, tests beside others time out.
+    return os.environ | {"RAY_worker_niceness": "0"}
+
+
+def run(
+    project: Path, job: str, *arguments: str, limit_s: float = 400
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(project, job, *arguments),
+        capture_output=True,
+        text=True,
+        timeout=limit_s,
+        env=environment(),
+        check=False,
+    )
+
+
+def stop_at(project: Path, line: str, number: signal.Signals, *arguments: str) -> tuple[int, str]:
+    """Start tune.py, send it a signal at the first line that holds ``line``; (exit code, output)."""
+    process = subprocess.Popen(
+        command(project, "tune.py", *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
+    )
+    assert process.stdout is not None
+    seen, sent = [], False
+    for text in process.stdout:
+        seen.append(text)
+        if line in text and not sent:
+            process.send_signal(number)
+            sent = True
+    code = process.wait(timeout=60)
+    process.stdout.close()
+    return code, "".join(seen)
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_mtime_ns for file in (folder / "trials").glob("*.json")}
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        ([], "--model"),
+        (["--model", "base_cnn"], "invalid choice"),
+        (["--model", "resnet50v2", "--trials", "0"], "1 or more"),
+        (["--model", "resnet50v2", "--set", "sweep.dropout=[2]"], "less than 1"),
+        (["--model", "resnet50v2", "--set", "sweep.depth=[2]"], "there is no such setting"),
+    ],
+)
+def test_a_mistake_of_the_user_is_one_line_and_exit_code_2(
+    project: Path, tmp_path: Path, arguments: list[str], expected: str
+) -> None:
+    done = run(project, "tune.py", "--storage", str(tmp_path / "runs"), *arguments, limit_s=100)
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert expected in lines[0]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_help_answers_without_importing_ray_or_tensorflow(project: Path) -> None:
+    script = (
+        "import sys\n"
+        f"sys.path.insert(0, {str(project / 'jobs')!r})\n"
+        "import tune\n"
+        "try: tune.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'ray', 'tensorflow', 'keras', 'optuna'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "--stage" in done.stdout
+    assert done.stdout.strip().endswith("[]"), done.stdout[-200:]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_killed_sweep_of_the_head_goes_on_and_train_takes_its_choice(
+    project: Path, tmp_path: Path, weights: Path
+) -> None:
+    given = [
+        f"--storage={tmp_path}",
+        f"--weights-for=resnet50v2={weights},scale=-1..1",
+        *SMALL,
+        *EXACT,
+    ]
+    # Epochs enough for trials that can be met at work.
+    sweep = ["--model=resnet50v2", "--stage=head", "--trials=8", "--name=swept"]
+    sweep += [*given, "--set=sweep.head_epochs=400"]
+    folder = tmp_path / "swept/sweeps/resnet50v2"
+    stop_at(project, "trial 001", signal.SIGKILL, *sweep)
+    killed = times(folder)
+    assert 0 < len(killed) < 8
+    assert not (folder / "best.yaml").exists()
+    time.sleep(10)  # the local cluster ends some seconds after its driver
+
+    code, output = stop_at(project, "trial 00", signal.SIGINT, *sweep)
+    assert code == 130, output
+    assert "the same command continues" in output
+    stopped = times(folder)
+    assert killed.items() < stopped.items(), "a finished trial was run again"
+    assert (folder / "best.yaml").exists(), "Ctrl-C ends with what there is"
+
+    done = run(project, "tune.py", *sweep)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.strip().splitlines()[-1] == str(folder / "best.yaml")
+    assert "setting" in done.stdout, "the ranked table"
+    assert stopped.items() < times(folder).items()
+    assert len(times(folder)) == 8
+    table = pd.read_parquet(folder / "trials.parquet")
+    assert table["val_accuracy"].is_monotonic_decreasing
+
+    best = json.loads((folder / "trials.json").read_text())["best"]
+    trial = json.loads((folder / "trials" / f"{best['id']}.json").read_text())
+    trained = run(
+        project,
+        "train.py",
+        f"--config={folder / 'best.yaml'}",
+        "--name=final",
+        "--set=fine_tune.epochs=400",
+    )
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    rows = json.loads((tmp_path / "final/models/resnet50v2/history.json").read_text())
+    probe, *head = rows
+    assert probe["phase"] == "probe"
+    for ours, theirs in zip(trial["history"][:50], head[:50], strict=True):
+        assert ours["val_loss"] == pytest.approx(theirs["val_loss"], abs=1e-4), ours["epoch"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_sweep_of_fine_tuning_is_interrupted_and_ends_in_a_table_and_a_choice(
+    project: Path, tmp_path: Path, weights: Path
+) -> None:
+    pytest.importorskip("optuna")
+    sweep = [
+        f"--storage={tmp_path}",
+        f"--weights-for=resnet50v2={weights},scale=-1..1",
+        *SMALL,
+        "--model=resnet50v2",
+        "--search=tpe",
+        "--trials=3",
+        "--name=swept",
+        "--set=sweep.epochs=2",
+    ]
+    folder = tmp_path / "swept/sweeps/resnet50v2"
+    code, output = stop_at(project, "trial 001", signal.SIGINT, *sweep)
+    assert code == 130, output
+    stopped = times(folder)
+    assert set(stopped) == {"000.json"}
+    assert (folder / "best.yaml").exists(), "Ctrl-C ends with what there is"
+
+    done = run(project, "tune.py", *sweep, limit_s=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert stopped.items() < times(folder).items(), "a finished trial was run again"
+    outcome: dict[str, Any] = json.loads((folder / "trials.json").read_text())
+    assert [trial["id"] for trial in outcome["trials"]] == ["000", "001", "002"]
+    assert all(trial["status"] in ("finished", "stopped") for trial in outcome["trials"])
+    assert outcome["trials"][0]["epochs"] == 2, "every epoch is reported"
+    assert set(outcome["trials"][1]["config"]) == {
+        "learning_rate",
+        "unfrozen_blocks",
+        "dropout",
+        "weight_decay",
+        "label_smoothing",
+        "augmentation_strength",
+    }

@@ -1,0 +1,107 @@
+"""From settings to trainings: what a sweep's choice and other seeds make of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catdog.config import Config, FineTuneSettings, laptop
+from catdog.data.prepare import PreparedSet
+from catdog.models.registry import POOLED
+from catdog.models.weights import Weights
+from catdog.narration import RepeatNarrator
+from catdog.planning import Plan
+from catdog.runs import Events, RunDirectory
+from catdog.storage import Location
+from catdog.transfer.features import FeatureSet
+
+
+def plan(folder: Path, **changes: Any) -> Plan:
+    root = Location.of(folder)
+    config = laptop().model_copy(update={"storage": root.uri, "name": "run", **changes})
+    weights = Weights((root / "w.npz").uri, "file", "abc", "0..1")
+    dataset = PreparedSet(root / "set", {"fingerprint": "f"})
+    return Plan(config, RunDirectory.of(config), dataset, "float32", {"inception_v3": weights})
+
+
+def stage(name: Any, **changes: Any) -> dict[str, Any]:
+    return {"sweep": laptop().sweep.model_copy(update={"stage": name, **changes})}
+
+
+def test_the_choice_of_a_sweep_of_fine_tuning_changes_what_was_swept(tmp_path: Path) -> None:
+    point = {"learning_rate": 3e-4, "unfrozen_blocks": 4, "augmentation_strength": 0.5}
+    chosen = replace(plan(tmp_path), best=point, swept="inception_v3")
+    settings = chosen.settings("inception_v3")
+    assert isinstance(settings, FineTuneSettings)
+    before = chosen.config.fine_tune
+    assert (settings.learning_rate, settings.unfrozen_blocks) == (3e-4, 4)
+    assert settings.epochs == before.epochs
+    assert settings.augmentation.zoom == pytest.approx(before.augmentation.zoom / 2)
+    assert chosen.settings("resnet50v2").learning_rate == chosen.config.scratch.learning_rate
+
+
+def test_the_choice_of_a_sweep_of_the_head_is_trained_as_it_was_tried(tmp_path: Path) -> None:
+    made = plan(tmp_path, **stage("head", head_epochs=12))
+    point = made.search("inception_v3").point(1)
+    assert "augmentation_strength" not in point, "kept features are what they are"
+    chosen = replace(made, best=point, swept="inception_v3")
+    settings = chosen.settings("inception_v3")
+    assert settings == made.tried("inception_v3", point)
+    kept = FeatureSet(Location.of(tmp_path / "features"), {"views": 1})
+    job = chosen.job("inception_v3", {POOLED: kept})
+    assert (job.boundary, job.freeze_below, job.views) == (POOLED, POOLED, 1)
+    assert job.features == kept.root.uri
+    assert job.head is not None
+    assert job.head.endswith("zero.npz")
+    assert job.settings.epochs == 12
+
+
+def test_the_head_of_a_photo_has_one_row_however_many_views_are_kept(tmp_path: Path) -> None:
+    views = laptop().fine_tune.model_copy(update={"views": 3, "unfrozen_blocks": 0})
+    made = plan(tmp_path, fine_tune=views)
+    kept = FeatureSet(Location.of(tmp_path / "features"), {"views": 1})
+    assert made.job("inception_v3", {POOLED: kept}).views == 1
+
+
+def test_the_first_point_is_the_run_as_it_is(tmp_path: Path) -> None:
+    made = plan(tmp_path, **stage("finetune"))
+    point = made.search("inception_v3").point(0)
+    assert made.tried("inception_v3", point) == made.config.fine_tune
+    scratch = made.search("resnet50v2").point(0)
+    assert set(scratch) == {"learning_rate", "dropout", "weight_decay", "label_smoothing"}
+
+
+def test_kept_views_are_not_swept_in_strength(tmp_path: Path) -> None:
+    views = laptop().fine_tune.model_copy(update={"views": 2, "unfrozen_blocks": 2})
+    made = plan(tmp_path, fine_tune=views)
+    assert "augmentation_strength" not in made.search("inception_v3").point(1)
+
+
+def test_repeats_differ_in_seed_and_place_alone(tmp_path: Path) -> None:
+    made = plan(tmp_path, seeds=3, seed=5)
+    job = made.job("base_cnn", {})
+    repeats = made.repeats(job)
+    assert [repeat.seed for repeat in repeats] == [6, 7]
+    assert repeats[0].output == (tmp_path / "run/models/base_cnn/seeds/6").as_posix()
+    assert replace(repeats[0], seed=5, output=job.output) == job
+    assert plan(tmp_path).repeats(job) == []
+
+
+def test_more_seeds_go_on_with_the_same_run() -> None:
+    config: Config = laptop()
+    assert config.identity == config.model_copy(update={"seeds": 3}).identity
+
+
+def test_repeats_are_told_under_names_of_their_own(tmp_path: Path) -> None:
+    made = plan(tmp_path, seeds=3)
+    jobs = made.repeats(made.job("base_cnn", {}))
+    events = Events(Location.of(tmp_path / "events.jsonl"))
+    narrator = RepeatNarrator(events, jobs)
+    narrator({"kind": "start", "model": "base_cnn", "phase": "scratch"})
+    row = {"epoch": 1, "epochs": 2, "loss": 0.5, "accuracy": 0.7, "val_loss": 0.5}
+    row |= {"val_accuracy": 0.7, "images_per_second": 9.0, "seconds": 1.0}
+    narrator({"kind": "epoch", "model": "base_cnn", **row})
+    assert '"model": "base_cnn seed 1"' in events.lines[-1]

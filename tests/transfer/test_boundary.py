@@ -1,0 +1,105 @@
+"""Fine-tuning from kept activations at the boundary comes to what the whole network comes to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from catdog.config import DataSettings, FineTuneSettings
+from catdog.storage import Location
+from catdog.training.job import TrainingJob
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+#: As fine-tuning is: dropout and decay are on, nothing draws pixels.
+SETTINGS = FineTuneSettings(epochs=2, learning_rate=1e-3, unfrozen_blocks=1, dropout=0.2, views=1)
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Location:
+    return Location.of(tmp_path_factory.mktemp("boundary"))
+
+
+@pytest.fixture(scope="module")
+def kept_job(storage: Location, cluster: None) -> TrainingJob:
+    """The last block of a ResNet50V2 with made-up weights, from kept activations below it."""
+    from catdog.data.prepare import prepare
+    from catdog.models import registry
+    from catdog.models.weights import pack
+    from catdog.training.trainer import Workers
+    from catdog.transfer.features import FeatureRequest, extract
+
+    dataset = prepare(DataSettings(image_size=48, drawings=120), storage, 0)
+    architecture = registry.Architecture("resnet50v2", 48, 48, "-1..1", dropout=SETTINGS.dropout)
+    model = registry.build(architecture)
+    content, hashed = pack([v.numpy() for v in registry.backbone_variables(model)])
+    (storage / "weights.npz").write_bytes(content)
+    request = FeatureRequest(architecture, (storage / "weights.npz").uri, hashed, "float32")
+    cut = registry.boundary("resnet50v2", SETTINGS.unfrozen_blocks)
+    features = extract(dataset, request, [cut], storage, Workers(1, 1, False, "float32"))[cut]
+    return TrainingJob(
+        output=(storage / "kept").uri,
+        architecture=architecture,
+        phase="finetune",
+        settings=SETTINGS,
+        batch_size=16,
+        seed=3,
+        dataset=dataset.root.uri,
+        features=features.root.uri,
+        boundary=cut,
+        freeze_below=cut,
+        backbone=request.backbone,
+    )
+
+
+def trained(job: TrainingJob) -> tuple[list[dict[str, Any]], Any]:
+    """(history, logits of the validation photos by the model that is saved)"""
+    import keras
+    import tensorflow as tf
+
+    from catdog.models.export import load_keras
+    from catdog.training.inputs import open_dataset
+    from catdog.training.loop import train_model
+    from catdog.training.trainee import Rank
+    from catdog.training.watchdog import Watchdog
+
+    keras.backend.clear_session()
+    keras.config.set_dtype_policy("float32")
+    rank = Rank(
+        rank=0,
+        world_size=1,
+        strategy=tf.distribute.get_strategy(),
+        tell=lambda message: None,
+        report=lambda row: None,
+        watchdog=Watchdog(600),
+    )
+    history = train_model(job, rank)["history"]
+    model = load_keras(Location.of(job.output) / "model.keras")
+    photos = open_dataset(job.dataset).rows("val")
+    logits = keras.Model(model.input, model.get_layer("logit").output)
+    return history, logits.predict(photos.gather(np.arange(len(photos))), verbose=0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_kept_activations_train_like_the_whole_network(
+    kept_job: TrainingJob, storage: Location
+) -> None:
+    whole_job = replace(
+        kept_job,
+        output=(storage / "whole").uri,
+        features=None,
+        boundary="pixels",
+        augmentation=None,
+    )
+    kept, kept_logits = trained(kept_job)
+    whole, whole_logits = trained(whole_job)
+    assert [row["epoch"] for row in kept] == [1, 2]
+    for ours, theirs in zip(kept, whole, strict=True):
+        for key in ("loss", "val_loss"):
+            assert ours[key] == pytest.approx(theirs[key], abs=1e-4), (key, ours, theirs)
+    assert kept[1]["loss"] != pytest.approx(kept[0]["loss"], abs=1e-3), "it has learnt something"
+    np.testing.assert_allclose(kept_logits, whole_logits, atol=1e-4)
