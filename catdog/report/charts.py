@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from catdog.evaluation import metrics
+from catdog.evaluation import intervals, metrics
 from catdog.report.load import Tree
 from catdog.report.results import ModelResult
 from catdog.report.slices import Dimension
@@ -175,7 +175,7 @@ def reliability(model: ModelResult) -> Markup:
     for style, bins in kinds.items():
         for part in bins:
             if style == whiskers:
-                ends = metrics.wilson(round(part.dogs * part.n), part.n)
+                ends = intervals.wilson(round(part.dogs * part.n), part.n)
                 plot.interval(part.probability, ends.low, ends.high, style)
             _bin_mark(plot, part, style, max(each.n for each in bins))
     return plot.svg(f"{title(model.name)}: reliability diagram, {words}.")

@@ -11,7 +11,8 @@ from dataclasses import asdict
 from typing import Any
 
 from catdog.config import digest
-from catdog.evaluation.metrics import Evaluation, Spread
+from catdog.evaluation.intervals import Spread
+from catdog.evaluation.metrics import Evaluation
 from catdog.report.load import Run, Tree
 from catdog.report.results import Ensemble, ModelResult, Pair, Report
 from catdog.report.verdict import Verdict

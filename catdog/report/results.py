@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from catdog.evaluation import metrics
-from catdog.evaluation.metrics import Array, Comparison, Evaluation, Interval, Spread, Temperature
+from catdog.evaluation import intervals, metrics
+from catdog.evaluation.intervals import Interval, Spread
+from catdog.evaluation.metrics import Array, Comparison, Evaluation, Temperature
 from catdog.report.alignment import aligned, averaged
 from catdog.report.load import ModelFiles, Predictions, Run, Tree
 from catdog.report.wording import visible
@@ -254,7 +255,7 @@ def _ranked(models: Sequence[ModelResult]) -> list[ModelResult]:
 
 def _over_seeds(files: ModelFiles) -> Spread | None:
     accuracies = list(seed_accuracies(files).values())
-    return metrics.spread(accuracies) if len(accuracies) > 1 else None
+    return intervals.spread(accuracies) if len(accuracies) > 1 else None
 
 
 def _pairs(models: Sequence[ModelResult]) -> tuple[Pair, ...]:
@@ -267,7 +268,7 @@ def _pairs(models: Sequence[ModelResult]) -> tuple[Pair, ...]:
         if joined is not None:
             labels, (logits_a, logits_b) = joined
             found.append((a, b, metrics.compare(labels, logits_a, logits_b)))
-    corrected = metrics.holm([result.mcnemar_p for _, _, result in found])
+    corrected = intervals.holm([result.mcnemar_p for _, _, result in found])
     return tuple(
         Pair(a, b, result, p, _seed_difference(a.files, b.files))
         for (a, b, result), p in zip(found, corrected, strict=True)
@@ -278,7 +279,7 @@ def _seed_difference(a: ModelFiles, b: ModelFiles) -> Spread | None:
     """Difference of accuracies over the seeds that both have."""
     ours, theirs = seed_accuracies(a), seed_accuracies(b)
     differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
-    return metrics.spread(differences) if len(differences) > 1 else None
+    return intervals.spread(differences) if len(differences) > 1 else None
 
 
 def _ensembles(run: Run) -> Iterator[Ensemble]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from catdog.evaluation.metrics import Array, Interval, correct, wilson
+from catdog.evaluation.intervals import Interval, wilson
+from catdog.evaluation.metrics import Array, correct
 from catdog.report.results import ModelResult
 from catdog.report.wording import DASH, significant
 

@@ -25,8 +25,7 @@ def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any]:
         UserError: the checkpoints found belong to other settings.
     """
     train_rows, val_rows = open_inputs(job)
-    with rank.strategy.scope():
-        trainee = Trainee.build(job, rank, train_rows)
+    trainee = Trainee.build(job, rank, train_rows)
     folder = CheckpointFolder(Location.of(job.output) / "checkpoints", job.identity)
     progress = trainee.restore(folder.latest(_sayer(rank)))
 

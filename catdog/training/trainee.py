@@ -1,6 +1,6 @@
 """The model in training and everything that changes with it, on one rank.
 
-Rules that keep the ranks together: variables are created by all ranks in the same order; every
+Rules that keep the ranks together: all ranks have the same variables in the same order; every
 decision follows from reduced sums, which are equal everywhere; rank 0 alone writes.
 """
 
@@ -102,7 +102,7 @@ class Trainee:
 
     @classmethod
     def build(cls, job: TrainingJob, rank: Rank, rows: Rows) -> Trainee:
-        """Create all variables; collective, under the strategy's scope."""
+        """Create all variables, equal on all ranks but for random states; collective."""
         keras.utils.set_random_seed(job.seed)
         model = registry.build(job.architecture)
         _load_start(model, job)
@@ -138,6 +138,7 @@ class Trainee:
         trainee = cls(
             job, rank, model, network, optimizer, augmentation, step, unit, steps, schedule
         )
+        trainee.step.spread_first(rank.is_chief)
         trainee._spread_random_states()
         return trainee
 

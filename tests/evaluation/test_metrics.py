@@ -17,7 +17,7 @@ from sklearn import calibration, linear_model
 from sklearn import metrics as sk
 from statsmodels.stats import contingency_tables, multitest, proportion
 
-from catdog.evaluation import metrics
+from catdog.evaluation import intervals, metrics
 
 
 def classifier(n: int = 400, seed: int = 0, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +110,7 @@ def test_what_cannot_be_evaluated_is_refused(labels: list[int], logits: list[flo
 @given(st.integers(0, 3000).flatmap(lambda n: st.tuples(st.integers(0, n + 1), st.just(n + 1))))
 def test_wilson_agrees_with_statsmodels(case: tuple[int, int]) -> None:
     successes, n = case
-    found = metrics.wilson(successes, n)
+    found = intervals.wilson(successes, n)
     expected = proportion.proportion_confint(successes, n, method="wilson")
     assert found == pytest.approx(expected, abs=1e-12)
     assert 0 <= found.low <= successes / n <= found.high <= 1
@@ -120,7 +120,7 @@ def test_wilson_agrees_with_statsmodels(case: tuple[int, int]) -> None:
 def test_bootstrap_agrees_with_scipys_bca() -> None:
     labels, logits = classifier(240)
     losses = metrics.cross_entropy(labels, logits)
-    found = metrics.bootstrap_mean(losses, resamples=20_000)
+    found = intervals.bootstrap_mean(losses, resamples=20_000)
     expected = stats.bootstrap(
         (losses,),
         np.mean,
@@ -135,27 +135,27 @@ def test_bootstrap_agrees_with_scipys_bca() -> None:
 
 def test_bootstrap_is_the_same_again_and_another_with_another_seed() -> None:
     losses = metrics.cross_entropy(*classifier(100))
-    assert metrics.bootstrap_mean(losses, seed=3) == metrics.bootstrap_mean(losses, seed=3)
-    assert metrics.bootstrap_mean(losses, seed=3) != metrics.bootstrap_mean(losses, seed=4)
+    assert intervals.bootstrap_mean(losses, seed=3) == intervals.bootstrap_mean(losses, seed=3)
+    assert intervals.bootstrap_mean(losses, seed=3) != intervals.bootstrap_mean(losses, seed=4)
 
 
 @steady
 @given(st.lists(st.floats(0, 20), min_size=1, max_size=60))
 def test_bootstrap_stays_within_the_values(values: list[float]) -> None:
-    low, high = metrics.bootstrap_mean(values, resamples=500)
+    low, high = intervals.bootstrap_mean(values, resamples=500)
     assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
 
 
 def test_equal_losses_have_an_interval_of_one_point() -> None:
-    assert metrics.bootstrap_mean([0.25] * 40) == (0.25, 0.25)
-    assert metrics.bootstrap_mean([0.1 + 0.2] * 7) == pytest.approx((0.3, 0.3))
+    assert intervals.bootstrap_mean([0.25] * 40) == (0.25, 0.25)
+    assert intervals.bootstrap_mean([0.1 + 0.2] * 7) == pytest.approx((0.3, 0.3))
 
 
 @steady
 @given(st.fractions(0, 1), st.integers(1, 500), st.integers(1, 500))
 def test_auc_interval_holds_its_estimate(share: Fraction, dogs: int, cats: int) -> None:
     auc = round(share * 2 * dogs * cats) / (2 * dogs * cats)  # ties count half
-    low, high = metrics.auc_interval(auc, dogs, cats)
+    low, high = intervals.auc_interval(auc, dogs, cats)
     assert 0 <= low <= auc <= high <= 1
     assert low < high
 
@@ -169,7 +169,7 @@ def test_auc_interval_covers_the_truth_as_often_as_it_says() -> None:
         labels = np.repeat([0, 1], [60, 50])
         auc = metrics.roc_auc(labels, scores)
         assert auc is not None
-        low, high = metrics.auc_interval(auc, 50, 60)
+        low, high = intervals.auc_interval(auc, 50, 60)
         covered += low <= truth <= high
     assert 0.925 <= covered / 600 <= 0.985, f"covered {covered} of 600, wanted about 95 %"
 
@@ -182,12 +182,12 @@ def test_auc_interval_covers_the_truth_as_often_as_it_says() -> None:
 def test_mcnemar_agrees_with_statsmodels(only_a: int, only_b: int) -> None:
     table = [[30, only_a], [only_b, 20]]
     expected = contingency_tables.mcnemar(table, exact=True).pvalue if only_a + only_b else 1.0
-    assert metrics.mcnemar(only_a, only_b) == pytest.approx(min(1.0, expected))
+    assert intervals.mcnemar(only_a, only_b) == pytest.approx(min(1.0, expected))
 
 
 def test_tango_interval_of_the_published_example() -> None:
     # Airway reactivity of 21 children (Bentur et al.), as computed in Fagerland et al. 2014.
-    assert metrics.paired_difference(1, 7, 21) == pytest.approx((-0.517, -0.026), abs=5e-4)
+    assert intervals.paired_difference(1, 7, 21) == pytest.approx((-0.517, -0.026), abs=5e-4)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_tango_interval_agrees_with_a_maximised_likelihood(
         variance = n * (2 * q + delta - delta**2)
         return abs(only_a - only_b - n * delta) / math.sqrt(variance)
 
-    for bound in metrics.paired_difference(only_a, only_b, n):
+    for bound in intervals.paired_difference(only_a, only_b, n):
         if abs(bound) < 1:
             assert statistic(bound) == pytest.approx(1.959964, abs=2e-3)
 
@@ -222,12 +222,12 @@ def test_tango_interval_agrees_with_a_maximised_likelihood(
 @given(st.integers(0, 80), st.integers(0, 80), st.integers(1, 400))
 def test_difference_interval_is_sound(only_a: int, only_b: int, same: int) -> None:
     n = only_a + only_b + same
-    low, high = metrics.paired_difference(only_a, only_b, n)
+    low, high = intervals.paired_difference(only_a, only_b, n)
     assert -1 <= low < high <= 1
     assert low <= (only_a - only_b) / n <= high
-    turned = metrics.paired_difference(only_b, only_a, n)
+    turned = intervals.paired_difference(only_b, only_a, n)
     assert turned == pytest.approx((-high, -low), abs=1e-9)
-    if metrics.mcnemar(only_a, only_b) < 0.05:
+    if intervals.mcnemar(only_a, only_b) < 0.05:
         assert low > 0 or high < 0, "a significant difference whose interval holds 0"
 
 
@@ -236,7 +236,7 @@ def test_difference_interval_covers_the_truth_as_often_as_it_says() -> None:
     draws = rng.multinomial(120, [0.08, 0.04, 0.88], size=1500)
     covered = 0
     for only_a, only_b, _ in draws:
-        low, high = metrics.paired_difference(int(only_a), int(only_b), 120)
+        low, high = intervals.paired_difference(int(only_a), int(only_b), 120)
         covered += low <= 0.04 <= high
     assert 0.93 <= covered / 1500 <= 0.975, f"covered {covered} of 1500, wanted about 95 %"
 
@@ -256,7 +256,7 @@ def test_comparison_counts_the_photos_that_one_alone_gets_right() -> None:
     [[0.03], [0.01, 0.04, 0.03], [0.9, 0.9, 0.01], [0.02] * 4, [1.0, 0.0, 0.3, 0.011, 0.04]],
 )
 def test_holm_agrees_with_statsmodels(p_values: list[float]) -> None:
-    assert metrics.holm(p_values) == pytest.approx(
+    assert intervals.holm(p_values) == pytest.approx(
         multitest.multipletests(p_values, method="holm")[1]
     )
 
@@ -304,7 +304,7 @@ def test_a_model_that_is_always_wrong_is_not_called_calibrated() -> None:
 
 def test_spread_over_seeds_agrees_with_scipy() -> None:
     values = [0.91, 0.93, 0.9]
-    found = metrics.spread(values)
+    found = intervals.spread(values)
     assert (found.n, found.low, found.high) == (3, 0.9, 0.93)
     assert found.mean == pytest.approx(np.mean(values))
     assert found.sd == pytest.approx(stats.tstd(values))
@@ -313,7 +313,7 @@ def test_spread_over_seeds_agrees_with_scipy() -> None:
 
 
 def test_one_seed_has_no_spread() -> None:
-    found = metrics.spread([0.9])
+    found = intervals.spread([0.9])
     assert (found.sd, found.mean_ci95) == (None, None)
 
 
