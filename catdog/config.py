@@ -248,12 +248,12 @@ def sample() -> Config:
     """The built-in drawings at 96 pixels: the whole job in a few minutes on a laptop."""
     return Config(
         preset="sample",
-        data=DataSettings(image_size=96, drawings=320),
+        data=DataSettings(image_size=96, drawings=240),
         # Small batches: batch normalisation's moving statistics need some hundred steps.
         batch_size=16,
         model_image_size={"resnet50v2": 64},
         augmentation=AugmentationSettings(rotation=0.05, zoom=0.1),
-        scratch=ScratchSettings(epochs=6, backbone_epochs=3),
+        scratch=ScratchSettings(epochs=6, backbone_epochs=2),
         fine_tune=FineTuneSettings(epochs=2),
         sweep=SweepSettings(trials=3, epochs=2),
     )

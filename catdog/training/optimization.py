@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from catdog.config import FineTuneSettings, ScratchSettings
 from catdog.training.schedule import RateSchedule
@@ -42,6 +43,26 @@ class SummedAdamW(keras.optimizers.AdamW):
             raw = variable.value if isinstance(variable, keras.Variable) else variable
             factor = self._factor_of.get(self._var_key(variable), 1.0)
             self.update_step(gradient, raw, learning_rate * factor)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Adam's update of one variable in one kernel; Keras' own takes a dozen.
+
+        For ResNet50V2's 174 variables that is most of the optimizer's graph and of its time.
+        """
+        index = self._get_variable_index(variable)
+        step = tf.cast(self.iterations.value + 1, tf.float32)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.pow(self.beta_1, step),
+            beta2_power=tf.pow(self.beta_2, step),
+            lr=tf.cast(learning_rate, tf.float32),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
 
     def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
         if self.weight_decay is None:
