@@ -293,11 +293,15 @@ PRESETS = {"sample": sample, "laptop": laptop, "cluster": cluster}
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with the keys of ``changes`` replaced, group by group."""
+    """``base`` with the keys of ``changes`` replaced, group by group.
+
+    ``model_image_size`` is one value: a config file that names no model in it means none.
+    """
     result = dict(base)
     for key, value in changes.items():
         below = result.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping):
+        whole = key == "model_image_size"
+        if isinstance(value, Mapping) and isinstance(below, Mapping) and not whole:
             result[key] = merged(below, value)
         else:
             result[key] = value

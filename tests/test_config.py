@@ -26,6 +26,16 @@ def test_a_config_file_gives_the_same_settings_back(preset: str, tmp_path: Path)
     assert parsed("--config", str(file)).identity == config.identity
 
 
+def test_a_config_file_is_not_mixed_with_what_a_preset_says_about_single_models(
+    tmp_path: Path,
+) -> None:
+    config = parsed("--models", "resnet50v2", "--image-size", "32")
+    assert PRESETS["sample"]().model_image_size, "the preset says something"
+    file = tmp_path / "config.yaml"
+    file.write_text(config.to_yaml())
+    assert parsed("--config", str(file)).model_image_size == {}
+
+
 def test_the_preset_follows_from_the_data() -> None:
     assert parsed().preset == "sample"
     assert parsed("--data", "somewhere").preset == "laptop"
