@@ -101,6 +101,7 @@ def wait_for(workers: Workers, say: Callable[[str], None]) -> None:
 
     each = {"CPU": workers.cpus} | ({"GPU": 1} if workers.use_gpu else {})
     started = told = time.monotonic()
+    asked = False
     while True:
         have = ray.cluster_resources()
         missing = {
@@ -108,13 +109,17 @@ def wait_for(workers: Workers, say: Callable[[str], None]) -> None:
         }
         lacking = ", ".join(f"{count} {kind}" for kind, count in missing.items() if count > 0)
         if not lacking:
-            return
-        if told == started:
+            break
+        if not asked:
+            asked = True
             request_resources(bundles=[each] * workers.count)
-        if time.monotonic() - told >= TELL_EVERY_S or told == started:
+        if time.monotonic() - told >= TELL_EVERY_S:
             told = time.monotonic()
             say(f"waiting for the cluster to grow: {lacking} more ({told - started:.0f} s)")
         time.sleep(1)
+    if asked:
+        # A request outlives its driver and would keep the nodes for ever.
+        request_resources(bundles=[])
 
 
 def plan_workers(config: Config, resources: Resources) -> Workers:

@@ -131,7 +131,7 @@ class ComputeSettings(Settings):
     reproducible: bool | None = Field(
         None,
         description="the same bits on any number of workers (without augmentation and dropout); "
-        "none: on CPUs for the base CNN, and for all models in float32",
+        "none: on CPUs, for the base CNN and for what is fine-tuned in float32",
     )
     xla: bool = False
     max_restarts: int = Field(3, ge=0)

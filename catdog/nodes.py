@@ -40,7 +40,7 @@ def check_nodes(storage: Location) -> None:
             for node, facts in told.items()
             for problem in _differences(expected, facts["versions"])
         ]
-        problems += [
+        apart = [
             f"node {alive[node]}: {storage} is not the driver's {storage}"
             for node in told
             if not (folder / node).exists() or told[node]["token"] != folder.name
@@ -48,8 +48,9 @@ def check_nodes(storage: Location) -> None:
     finally:
         with contextlib.suppress(OSError):
             folder.filesystem.delete_dir(folder.path)
-    if any("is not the driver's" in problem for problem in problems):
-        problems.append("--storage must be one that all nodes share: a mounted folder or s3://…")
+    if apart:
+        apart.append("--storage must be one that all nodes share: a mounted folder or s3://…")
+    problems += apart
     if problems:
         raise UserError(problems[0], details=tuple(problems[1:]))
 

@@ -119,3 +119,35 @@ def test_storage_that_the_nodes_do_not_share_is_refused(
     assert done.returncode == 2, done.stderr
     assert "is not the driver's" in done.stderr.splitlines()[0]
     assert "a mounted folder or s3://" in done.stderr
+
+
+WAITER = """
+import ray
+from catdog import cluster
+from catdog.training.trainer import Workers
+cluster.TELL_EVERY_S = 1.0
+with cluster.connected():
+    workers = Workers(count=4, cpus=1, use_gpu=False, precision="float32")
+    cluster.wait_for(workers, lambda line: print(line, flush=True))
+    print("has", int(ray.cluster_resources()["CPU"]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_cluster_that_is_too_small_is_waited_for_aloud(
+    project: Path, three_nodes: Any, environment_of: dict[str, str]
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITER],
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment_of,
+    ) as process:
+        assert process.stdout is not None
+        assert "waiting for the cluster to grow: 1 CPU more" in process.stdout.readline()
+        three_nodes.add_node(num_cpus=1, object_store_memory=200_000_000)
+        assert process.stdout.read().splitlines()[-1] == "has 4"
+    assert process.returncode == 0
