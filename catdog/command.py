@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from catdog import console
-from catdog.errors import RunFailed, UserError
+from catdog.errors import RunFailed, StorageAway, UserError
 
 
 class Terminated(KeyboardInterrupt):
@@ -38,6 +38,13 @@ def command(main: Callable[[list[str]], None], arguments: list[str]) -> int:
         console.complain(str(error))
         console.complain_more(f"the same command continues: {_again()}")
         return error.exit_code
+    except StorageAway as error:
+        # Raised in a Ray task, its text is the task's traceback with the line at its end.
+        console.complain(
+            str(error).strip().splitlines()[-1].removeprefix(f"{_name(StorageAway)}: ")
+        )
+        console.complain_more(f"the same command continues: {_again()}")
+        return error.exit_code
     except KeyboardInterrupt:
         console.complain_more(f"stopped; the same command continues: {_again()}")
         return 143 if Terminated.received else 130
@@ -47,6 +54,10 @@ def command(main: Callable[[list[str]], None], arguments: list[str]) -> int:
 def _raise_terminated(number: int, frame: FrameType | None) -> None:
     Terminated.received = True
     raise Terminated
+
+
+def _name(kind: type[BaseException]) -> str:
+    return f"{kind.__module__}.{kind.__name__}"
 
 
 def _again() -> str:

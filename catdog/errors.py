@@ -29,3 +29,9 @@ class RunFailed(Exception):
     """
 
     exit_code = 1
+
+
+class StorageAway(OSError):
+    """A remote store that has not answered for longer than a run waits for it (exit code 1)."""
+
+    exit_code = 1

@@ -47,7 +47,7 @@ def check_nodes(storage: Location) -> None:
         ]
     finally:
         with contextlib.suppress(OSError):
-            folder.filesystem.delete_dir(folder.path)
+            folder.delete_tree()
     if apart:
         apart.append("--storage must be one that all nodes share: a mounted folder or s3://…")
     problems += apart

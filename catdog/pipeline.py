@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from catdog import console
+from catdog.access import check_writable
 from catdog.cluster import Resources, connected, describe_hardware, plan_workers, versions, wait_for
 from catdog.config import Config, ModelName
 from catdog.data.prepare import PreparedSet, prepare
@@ -22,7 +23,7 @@ from catdog.models.weights import Weights, fetch
 from catdog.narration import RepeatNarrator
 from catdog.nodes import check_nodes
 from catdog.planning import Plan
-from catdog.preflight import check
+from catdog.preflight import check, check_places
 from catdog.recording import write_model_files
 from catdog.runs import RunDirectory, lease
 from catdog.session import Session
@@ -38,6 +39,7 @@ def run_job(config: Config) -> Location:
         UserError: something given cannot be used.
         RunFailed: training or sweep came to no result.
     """
+    check_places(config)
     run = RunDirectory.of(config)
     if run.is_finished(config):
         console.say(f"{run.root} is finished; nothing is left to do")
@@ -53,6 +55,7 @@ def run_sweep(config: Config) -> Location:
         UserError: something given cannot be used.
         RunFailed: no trial came to a result.
     """
+    check_places(config)
     run = RunDirectory.of(config)
     with _at_work(config, run) as session:
         plan, _ = _run_until_training(config, run, session)
@@ -63,6 +66,7 @@ def run_sweep(config: Config) -> Location:
 @contextmanager
 def _at_work(config: Config, run: RunDirectory) -> Iterator[Session]:
     """A session on ``run`` that nobody else works on, with Ray."""
+    check_writable(config.storage, "--storage")
     check(config)
     with lease(run, say=console.say), Session.of(run, config, versions()) as session:
         console.say(f"run {config.run_name} in {run.root}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from catdog import console
+from catdog.access import check_readable
 from catdog.data.sources import Listing
 from catdog.errors import UserError
 from catdog.evaluation.batch import Pool, list_photos, predict_files, predict_here
@@ -27,6 +28,10 @@ def run_prediction(model: str, data: str, out: str | None) -> None:
     Raises:
         UserError: no such model, no such photos, or ``out`` of another kind.
     """
+    check_readable(model, "--model")
+    check_readable(data, "--data")
+    if out is not None:
+        check_readable(out, "--out")
     chosen = find_model(model)
     listing = list_photos(data)
     single = len(listing.files) == 1 and not listing.archive

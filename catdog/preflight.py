@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from catdog import console
+from catdog.access import check_readable
 from catdog.cluster import Resources, connected, plan_workers
 from catdog.config import Config, ModelName
 from catdog.data.prepare import Survey, survey
@@ -20,6 +21,21 @@ from catdog.training.trainer import Workers
 COST_MS: dict[ModelName, float] = {"base_cnn": 29.0, "resnet50v2": 85.0, "inception_v3": 62.0}
 #: A worker group's start and a model's first step, seconds.
 START_S = 40.0
+
+
+def check_places(config: Config) -> None:
+    """Whether what lies in buckets can be reached, before anything else is asked of it.
+
+    Raises:
+        UserError: it cannot.
+    """
+    check_readable(config.storage, "--storage")
+    if config.data.source is not None:
+        check_readable(config.data.source, "--data")
+    for name in config.models:
+        source = config.weights_of(name).source
+        if source not in ("none", "imagenet"):
+            check_readable(source, f"--weights-for {name}")
 
 
 def check(config: Config) -> Survey:
@@ -65,6 +81,7 @@ def check_kept_views(config: Config, name: ModelName) -> None:
 
 def print_plan(config: Config) -> None:
     """``--dry-run``: what would be done, with what, and about how long it takes."""
+    check_places(config)
     seen = check(config)
     with connected():
         resources = Resources.of_cluster()

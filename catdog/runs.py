@@ -17,7 +17,9 @@ A run directory is never wiped. Whatever is written is written atomically, and `
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import threading
 import time
 import uuid
@@ -28,11 +30,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from catdog.config import Config
-from catdog.errors import UserError
+from catdog.errors import RunFailed, UserError
 from catdog.storage import Location
 
 LEASE_S = 30.0
 RENEW_S = 8.0
+#: A store that takes longer to answer was away, seconds.
+SLOW_ANSWER_S = 3.0
 
 
 def now() -> str:
@@ -150,45 +154,88 @@ def lease(run: RunDirectory, *, wait: bool = True, say: Any = print) -> Iterator
     """Hold the run while it is written, so that two commands with one name cannot mix.
 
     The lease is a file that its holder renews; it runs out :data:`LEASE_S` seconds after a death.
-    The second command watches it for that long: if it is renewed the holder lives.
+    The second command watches it for that long: if it is renewed the holder lives. Storage that is
+    away is away for both of them: the holder goes on renewing when it is back, and the second
+    counts from then.
 
     Raises:
         UserError: another process is working on this run.
+        RunFailed: another process has taken the run over (this one was stopped for too long).
     """
     target = run.root / "lease.json"
-    mine = uuid.uuid4().hex
     held = _read_lease(target)
     if held is not None and wait:
         say(f"{run.root} may be in use by another command; waiting up to {LEASE_S:.0f} s")
-        deadline = time.monotonic() + LEASE_S
-        while time.monotonic() < deadline:
-            time.sleep(1.0)
-            current = _read_lease(target)
-            if current is None:
-                break
-            if current != held:
-                raise UserError(f"{run.root} is in use by another command; wait for its end")
-    stop = threading.Event()
-
-    def renew() -> None:
-        beat = 0
-        while True:
-            target.write_json({"holder": mine, "beat": beat})
-            beat += 1
-            if stop.wait(RENEW_S):
-                return
-
-    target.write_json({"holder": mine, "beat": -1})
-    thread = threading.Thread(target=renew, name="lease", daemon=True)
-    thread.start()
+        _watch(run, target, held)
+    holder = _Holder(target)
+    holder.start()
     try:
         yield
+    except KeyboardInterrupt:
+        if holder.lost.is_set():
+            raise RunFailed(f"{run.root} was taken over by another command") from None
+        raise
     finally:
-        stop.set()
-        thread.join()
+        holder.release()
+
+
+def _watch(run: RunDirectory, target: Location, held: tuple[str, int]) -> None:
+    """Return when the lease has ended or run out.
+
+    Raises:
+        UserError: its holder lives.
+    """
+    deadline = time.monotonic() + LEASE_S
+    while time.monotonic() < deadline:
+        time.sleep(1.0)
+        asked_at = time.monotonic()
         current = _read_lease(target)
-        if current is not None and current[0] == mine:
-            target.filesystem.delete_file(target.path)
+        if current is None:
+            return
+        if current != held:
+            raise UserError(f"{run.root} is in use by another command; wait for its end")
+        if time.monotonic() - asked_at > SLOW_ANSWER_S:
+            deadline = time.monotonic() + LEASE_S
+
+
+class _Holder(threading.Thread):
+    """Takes the lease, renews it, and interrupts the main thread if somebody else has it."""
+
+    def __init__(self, target: Location) -> None:
+        super().__init__(name="lease", daemon=True)
+        self.target = target
+        self.mine = uuid.uuid4().hex
+        self.lost = threading.Event()
+        self._stopped = threading.Event()
+        self._write(-1)
+
+    def run(self) -> None:
+        beat = 0
+        while not self._stopped.is_set():
+            # Storage that fails is no reason to give the run up: whoever writes to it will know.
+            with contextlib.suppress(OSError):
+                if not self._is_mine():
+                    self.lost.set()
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                    return
+                self._write(beat)
+                beat += 1
+            self._stopped.wait(RENEW_S)
+
+    def release(self) -> None:
+        self._stopped.set()
+        self.join()
+        # What cannot be deleted runs out.
+        with contextlib.suppress(OSError):
+            if _read_lease(self.target) is not None and self._is_mine():
+                self.target.delete()
+
+    def _is_mine(self) -> bool:
+        current = _read_lease(self.target)
+        return current is None or current[0] == self.mine
+
+    def _write(self, beat: int) -> None:
+        self.target.write_json({"holder": self.mine, "beat": beat})
 
 
 def _read_lease(target: Location) -> tuple[str, int] | None:

@@ -7,6 +7,7 @@ is how S3-compatible stores are named.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import posixpath
@@ -22,13 +23,17 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from catdog.errors import UserError
+from catdog import s3
+from catdog.errors import StorageAway, UserError
 
 T = TypeVar("T")
 
 #: Pauses in seconds between attempts at a remote operation: 31 s in all, so that a store which is
 #: away for some seconds costs time and not the run.
 RETRY_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+
+#: Answers of a store that another attempt would not change.
+_ANSWERS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH")
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,17 @@ class Location:
             return cls(os.path.abspath(os.path.expanduser(text)))
         head, mark, query = text.partition("?")
         location = cls(head.rstrip("/") + mark + query)
-        _ = location.filesystem  # a bad scheme is found here and not in the middle of a run
+        # A bad scheme is found here and not in the middle of a run; no store is asked yet.
+        _ = _resolve(s3.with_a_region(location.uri) if location.is_s3 else location.uri)
         return location
 
     @property
     def is_local(self) -> bool:
         return "://" not in self.uri or self.uri.startswith("file://")
+
+    @property
+    def is_s3(self) -> bool:
+        return self.uri.startswith("s3://")
 
     @property
     def filesystem(self) -> pafs.FileSystem:
@@ -89,12 +99,13 @@ class Location:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     def exists(self) -> bool:
-        return bool(self._info().type != pafs.FileType.NotFound)
+        return bool(self.info().type != pafs.FileType.NotFound)
 
     def is_dir(self) -> bool:
-        return bool(self._info().type == pafs.FileType.Directory)
+        return bool(self.info().type == pafs.FileType.Directory)
 
-    def _info(self) -> pafs.FileInfo:
+    def info(self) -> pafs.FileInfo:
+        """Kind, size and time of what is here; of kind ``NotFound`` where there is nothing."""
         return retried(lambda: self.filesystem.get_file_info(self.path), self)
 
     def list(self, *, recursive: bool = False) -> list[pafs.FileInfo]:
@@ -157,10 +168,28 @@ class Location:
     def write_json(self, value: Any) -> None:
         self.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
+    def delete(self) -> None:
+        """Delete this file of ours; nothing happens if it does not exist."""
+        with contextlib.suppress(FileNotFoundError):  # also a repeated attempt that had succeeded
+            retried(lambda: self.filesystem.delete_file(self.path), self)
+
     def delete_tree(self) -> None:
         """Delete this folder of ours and all below it; nothing happens if it does not exist."""
         if self.exists():
-            self.filesystem.delete_dir(self.path)
+            with contextlib.suppress(FileNotFoundError):
+                retried(lambda: self.filesystem.delete_dir(self.path), self)
+
+    def for_ray(self) -> dict[str, Any]:
+        """This folder as ``storage_path`` and ``storage_filesystem`` of Ray Train and Ray Tune.
+
+        Ray tries each request once and ends the run where it fails, so it gets a file system that
+        tries for a minute.
+        """
+        filesystem = self.filesystem
+        if not isinstance(filesystem, s3.S3FileSystem):
+            return {"storage_path": self.uri}
+        patient = filesystem.with_attempts(s3.PATIENT_ATTEMPTS)
+        return {"storage_path": self.path, "storage_filesystem": patient}
 
     def free_bytes(self) -> int | None:
         """Free space where this location is or would be; ``None`` for object stores."""
@@ -178,6 +207,8 @@ def _resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     if "://" not in uri:
         return pafs.LocalFileSystem(), uri
     try:
+        if uri.startswith("s3://"):
+            return s3.opened(uri)
         filesystem, path = pafs.FileSystem.from_uri(uri)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
         scheme = uri.split("://", 1)[0]
@@ -193,16 +224,22 @@ def retried(operation: Callable[[], T], location: Location) -> T:
 
     A missing file, missing permission or wrong credentials are answers, not failures: they are
     raised at once.
+
+    Raises:
+        StorageAway: the store has not answered in any attempt.
     """
     if location.is_local:
         return operation()
-    for pause_s in RETRY_PAUSES_S:
+    for pause_s in (*RETRY_PAUSES_S, None):
         try:
             return operation()
         except (FileNotFoundError, PermissionError):
             raise
         except OSError as error:
-            if "ACCESS_DENIED" in str(error) or "NO_SUCH_BUCKET" in str(error):
+            if any(answer in str(error) for answer in _ANSWERS):
                 raise
+            if pause_s is None:
+                cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
+                raise StorageAway(f"the storage does not answer any more: {cause}") from error
             time.sleep(pause_s)
-    return operation()
+    raise AssertionError("the last attempt returns or raises")

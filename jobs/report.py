@@ -19,8 +19,11 @@ def main(arguments: list[str]) -> None:
     options = _parse(arguments)
     # After parsing, so that --help answers at once.
     from catdog import console, report
+    from catdog.access import check_readable
     from catdog.storage import Location
 
+    for run in options.runs:
+        check_readable(run, "RUN_DIR")
     runs = [Location.of(run) for run in options.runs]
     page = report.build(runs, price_per_hour=options.price_per_hour)
     for sentence in (runs[0] / "report.json").read_json()["verdict"]["sentences"]:

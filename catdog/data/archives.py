@@ -10,6 +10,7 @@ buffers.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import posixpath
 import tarfile
@@ -19,9 +20,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from tarfile import EOFHeaderError  # type: ignore[attr-defined]  # it has no public name
-from typing import IO, BinaryIO, Self, cast
+from typing import IO, Any, BinaryIO, Self, cast
 
-from catdog.errors import UserError
+from catdog.errors import StorageAway, UserError
 from catdog.storage import Location, retried
 
 MAX_DEPTH = 3
@@ -31,6 +32,7 @@ MAX_RATIO = 100
 #: What even a small archive may unpack to.
 FREE_BYTES = 512 << 20
 _PIECE = 1 << 20
+_REMOTE_PIECE = 8 << 20
 _IN_MEMORY = 16 << 20
 _ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
 _BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
@@ -84,8 +86,40 @@ def opened(place: Location) -> Iterator[BinaryIO]:
         with place.local_path.open("rb") as local:
             yield local
     else:
-        with retried(lambda: place.filesystem.open_input_file(place.path), place) as remote:
-            yield cast(BinaryIO, remote)
+        with (
+            retried(lambda: place.filesystem.open_input_file(place.path), place) as remote,
+            io.BufferedReader(_Remote(place, remote), _REMOTE_PIECE) as stream,
+        ):
+            yield cast(BinaryIO, stream)
+
+
+class _Remote(io.RawIOBase):
+    """A remote file whose reads are repeated when the network fails, whatever was read before."""
+
+    def __init__(self, place: Location, file: Any) -> None:
+        super().__init__()
+        self._place, self._file = place, file
+        self._size, self._at = file.size(), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        count = max(0, min(len(buffer), self._size - self._at))
+        if count:
+            content = retried(lambda: self._file.read_at(count, self._at), self._place)
+            count = len(content)
+            buffer[:count] = content
+            self._at += count
+        return count
 
 
 def members(stream: BinaryIO, name: str, size: int) -> Iterator[Member]:
@@ -129,6 +163,8 @@ def _told(name: str) -> Iterator[None]:
         yield
     except _BROKEN as error:
         raise UserError(f"{name} is damaged or no archive: {error}"[:300]) from error
+    except StorageAway:
+        raise
     except OSError as error:
         if error.errno is not None:  # of the disk or the network
             raise

@@ -12,11 +12,12 @@ import fcntl
 import os
 import shutil
 import uuid
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from catdog.storage import Location
+from catdog.storage import Location, retried
 
 
 class Attempt:
@@ -90,7 +91,7 @@ class Attempt:
         with contextlib.suppress(OSError):
             for info in self.root.list(recursive=True):
                 if self.suffix in info.path.rpartition("/")[2]:
-                    self.root.filesystem.delete_file(info.path)
+                    retried(partial(self.root.filesystem.delete_file, info.path), self.root)
 
 
 def _remove_abandoned(folder: Path) -> None:

@@ -222,7 +222,7 @@ def _manifest(account: Account, plan: Plan) -> dict[str, Any]:
             here = np.flatnonzero(written & (of["shard"] == number))
             file = plan.shard(split, number)
             location = plan.root / file
-            size = location.filesystem.get_file_info(location.path).size
+            size = location.info().size
             skip = sorted(of["row"][here[~usable[here]]].tolist())
             shards[name].append({"file": file, "rows": len(here), "bytes": size, "skip": skip})
     return {

@@ -95,7 +95,7 @@ def list_source(source: str, *, labelled: bool = True) -> Listing:
     """
     place = Location.of(source)
     try:
-        info = retried(lambda: place.filesystem.get_file_info(place.path), place)
+        info = place.info()
     except OSError as error:
         raise UserError(f"cannot reach {place}: {_first_line(error)}") from error
     if info.type == pafs.FileType.Directory:

@@ -22,7 +22,7 @@ def unpacked(listing: Listing, scratch: Callable[[], Location]) -> Listing:
     if not listing.archive:
         return listing
     place = listing.source
-    info = place.filesystem.get_file_info(place.path)
+    info = place.info()
     folder = scratch()
     packed, packs = archives.pack(
         place,

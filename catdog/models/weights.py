@@ -81,7 +81,7 @@ def _stamp(settings: WeightsSettings) -> str:
     if settings.source == "imagenet":
         return ""
     location = Location.of(settings.source)
-    info = location.filesystem.get_file_info(location.path)
+    info = location.info()
     return f"{info.size} {info.mtime_ns}"
 
 

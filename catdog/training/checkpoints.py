@@ -75,8 +75,7 @@ class CheckpointFolder:
         """Write an epoch's checkpoint, then drop those older than the last :data:`KEPT`."""
         (self.folder / _name(epoch)).write_bytes(encode(checkpoint))
         for old in self._epochs()[:-KEPT]:
-            stale = self.folder / _name(old)
-            stale.filesystem.delete_file(stale.path)
+            (self.folder / _name(old)).delete()
 
     def save_best(self, arrays: Sequence[NDArray[Any]], meta: dict[str, Any]) -> None:
         (self.folder / BEST).write_bytes(encode(Checkpoint(list(arrays), meta)))

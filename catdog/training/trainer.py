@@ -115,7 +115,7 @@ def _fit(
             workers,
             ray.train.RunConfig(
                 name="train",
-                storage_path=folder.uri,
+                **folder.for_ray(),
                 failure_config=ray.train.FailureConfig(max_failures=workers.max_restarts),
             ),
             messages,

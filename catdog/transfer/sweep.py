@@ -84,7 +84,7 @@ def sweep_fine_tuning(
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=(folder / "ray").uri,
+            **(folder / "ray").for_ray(),
             callbacks=[_recorder(ledger, on_result)],
             verbose=0,
         ),
@@ -131,7 +131,7 @@ def _run_trial(job: TrainingJob, workers: Workers, folder: Location) -> None:
     trial = tune.get_context().get_trial_id()
     run_config = ray.train.RunConfig(
         name=f"trial-{trial}",
-        storage_path=(folder / "ray").uri,
+        **(folder / "ray").for_ray(),
         callbacks=[TuneReportCallback(), _group_noter(folder / "groups" / trial)],
     )
     try:

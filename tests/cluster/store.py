@@ -1,0 +1,170 @@
+"""A store that speaks S3 on loopback, in a process of its own, behind a proxy that can be cut."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.fs as pafs
+
+KEYS = {"AWS_ACCESS_KEY_ID": "loopback", "AWS_SECRET_ACCESS_KEY": "not-to-be-told"}
+BUCKET = "bucket"
+
+
+class Proxy:
+    """Hands connections on to a port; while it is cut, nobody accepts any."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self._open: set[socket.socket] = set()
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        self._listen()
+
+    def _listen(self) -> None:
+        threading.Thread(target=self._accept, args=(self._server,), daemon=True).start()
+
+    def _accept(self, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = server.accept()
+                upstream = socket.create_connection(("127.0.0.1", self.target))
+                self._open |= {client, upstream}
+                for source, sink in ((client, upstream), (upstream, client)):
+                    threading.Thread(target=self._hand_on, args=(source, sink), daemon=True).start()
+
+    def _hand_on(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while piece := source.recv(1 << 16):
+                sink.sendall(piece)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+            self._open.discard(end)
+
+    def cut(self) -> None:
+        # Closing alone would leave the accepting thread in its call, and the port open.
+        for end in (self._server, *self._open):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def heal(self) -> None:
+        self._server = socket.create_server(("127.0.0.1", self.port))
+        self._listen()
+
+
+@dataclass
+class S3:
+    """A running store with one bucket."""
+
+    process: subprocess.Popen[bytes]
+    proxy: Proxy
+    _timers: list[threading.Timer] = field(default_factory=list)
+
+    @property
+    def query(self) -> str:
+        endpoint = f"http://127.0.0.1:{self.proxy.port}"
+        return f"endpoint_override={endpoint}&scheme=http&region=us-east-1"
+
+    def uri(self, path: str, bucket: str = BUCKET) -> str:
+        return f"s3://{bucket}/{path}?{self.query}"
+
+    @property
+    def filesystem(self) -> pafs.S3FileSystem:
+        """Past the proxy."""
+        return pafs.S3FileSystem(
+            access_key=KEYS["AWS_ACCESS_KEY_ID"],
+            secret_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+            endpoint_override=f"127.0.0.1:{self.proxy.target}",
+            scheme="http",
+            region="us-east-1",
+            allow_bucket_creation=True,
+        )
+
+    def read(self, path: str) -> bytes:
+        with self.filesystem.open_input_stream(f"{BUCKET}/{path}") as stream:
+            return bytes(stream.read())
+
+    def files(self, path: str) -> list[str]:
+        """Paths of all files below ``path``, relative to the bucket."""
+        selector = pafs.FileSelector(f"{BUCKET}/{path}", recursive=True, allow_not_found=True)
+        found = [info.path for info in self.filesystem.get_file_info(selector) if info.is_file]
+        return sorted(name.removeprefix(f"{BUCKET}/") for name in found)
+
+    def put_folder(self, folder: Path, path: str) -> None:
+        filesystem = self.filesystem
+
+        def put(file: Path) -> None:
+            with filesystem.open_output_stream(
+                f"{BUCKET}/{path}/{file.relative_to(folder)}"
+            ) as stream:
+                stream.write(file.read_bytes())
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(put, [file for file in folder.rglob("*") if file.is_file()]))
+
+    def refuse(self, seconds: float) -> None:
+        """Refuse connections, and drop those that stand, for so long; returns at once."""
+        self.proxy.cut()
+        self._later(seconds, self.proxy.heal)
+
+    def hang(self, seconds: float) -> None:
+        """Answer nothing for so long; connections stand. Returns at once."""
+        self.process.send_signal(signal.SIGSTOP)
+        self._later(seconds, lambda: self.process.send_signal(signal.SIGCONT))
+
+    def _later(self, seconds: float, act: object) -> None:
+        timer = threading.Timer(seconds, act)  # type: ignore[arg-type]
+        self._timers.append(timer)
+        timer.start()
+
+    def settle(self) -> None:
+        """Wait for the end of all outages."""
+        for timer in self._timers:
+            timer.join()
+        self._timers.clear()
+
+
+@contextlib.contextmanager
+def s3_server(**environment: str) -> Iterator[S3]:
+    """A moto server for the time of the block; ``environment`` is added to its own."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = Path(sys.executable).with_name("moto_server")
+    process = subprocess.Popen(
+        [server, "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | environment,
+    )
+    store = S3(process, Proxy(port))
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline, "moto's server did not start"
+                assert process.poll() is None, "moto's server ended"
+                time.sleep(0.1)
+        if "INITIAL_NO_AUTH_ACTION_COUNT" not in environment:
+            store.filesystem.create_dir(BUCKET)
+        yield store
+    finally:
+        store.settle()
+        store.proxy.cut()
+        process.terminate()
+        process.wait(timeout=20)
