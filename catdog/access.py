@@ -109,11 +109,16 @@ def _brief(place: Location) -> pafs.FileSystem:
     filesystem = place.filesystem
     if isinstance(filesystem, s3.S3FileSystem):
         return filesystem.with_attempts(ATTEMPTS, SILENCE_S)
+    if place.uri.startswith(("gs://", "gcs://")) and "retry_limit_seconds" not in place.uri:
+        # Google's client would go on for a quarter of an hour.
+        mark = "&" if "?" in place.uri else "?"
+        limited = f"{place.uri}{mark}retry_limit_seconds={SILENCE_S:.0f}"
+        return Location(limited).filesystem
     return filesystem
 
 
 def _explained(place: Location, error: str) -> str:
-    if "NO_SUCH_BUCKET" in error or "Bucket '" in error:
+    if "NO_SUCH_BUCKET" in error or "Bucket '" in error or "bucket does not exist" in error:
         return _no_bucket(place)
     if any(word in error for word in _AWAY):
         return (

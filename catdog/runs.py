@@ -212,8 +212,9 @@ class _Holder(threading.Thread):
     def run(self) -> None:
         beat = 0
         while not self._stopped.is_set():
-            # Storage that fails is no reason to give the run up: whoever writes to it will know.
-            with contextlib.suppress(OSError):
+            # Storage that fails is no reason to give the run up: whoever writes to it will know. A
+            # lease that cannot be read is nobody's yet.
+            with contextlib.suppress(OSError, ValueError):
                 if not self._is_mine():
                     self.lost.set()
                     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
@@ -226,7 +227,7 @@ class _Holder(threading.Thread):
         self._stopped.set()
         self.join()
         # What cannot be deleted runs out.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             if _read_lease(self.target) is not None and self._is_mine():
                 self.target.delete()
 

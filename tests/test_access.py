@@ -1,7 +1,8 @@
-"""Mistakes about buckets are told at the door, in one line and in seconds."""
+"""Mistakes about buckets are told at the door, in one line and in seconds; the lease in a bucket."""
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from catdog import access, s3
+from catdog import access, runs, s3, storage
 from catdog.access import check_readable, check_writable
 from catdog.errors import UserError
+from catdog.runs import RunDirectory, lease
+from catdog.storage import Location
 from tests.cluster.store import BUCKET, KEYS, S3, s3_server
 
 
@@ -127,3 +130,28 @@ def test_a_store_that_is_not_there_is_one_line_and_exit_code_2(
     assert f"nobody answers at 127.0.0.1:{port}, the endpoint of s3://{BUCKET}/x" in line
     assert time.monotonic() - started < 30
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_lease_in_a_bucket_outlives_a_store_that_is_away(
+    store: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "RENEW_S", 0.2)
+    monkeypatch.setattr(storage, "RETRY_PAUSES_S", (0.2,))
+    run = RunDirectory(Location.of(store.uri("leased")))
+
+    def beat() -> int:
+        held: int = json.loads(store.read("leased/lease.json"))["beat"]
+        return held
+
+    with lease(run, say=lambda line: None):
+        store.refuse(5)  # longer than two attempts: the renewal fails and is tried again
+        at_outage = beat()
+        store.settle()
+        deadline = time.monotonic() + 20
+        while beat() <= at_outage + 1:
+            assert time.monotonic() < deadline, "the lease is not renewed any more"
+            time.sleep(0.1)
+        with pytest.raises(UserError, match="in use by another command"), lease(run):
+            pass
+    assert store.files("leased") == []

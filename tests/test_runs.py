@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import threading
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from catdog import runs
 from catdog.config import Config, sample
-from catdog.errors import UserError
+from catdog.errors import RunFailed, UserError
 from catdog.runs import Events, RunDirectory, lease
 from catdog.storage import Location
 
@@ -69,6 +70,20 @@ def test_a_second_command_is_refused_while_the_first_lives(
         pass
     assert "may be in use" in said[0]
     assert not (tmp_path / "lease.json").exists()
+
+
+def test_a_command_whose_run_was_taken_over_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "RENEW_S", 0.1)
+    run = RunDirectory(Location.of(tmp_path))
+    overtaken = threading.Timer(
+        0.5, (run.root / "lease.json").write_json, [{"holder": "other", "beat": 0}]
+    )
+    overtaken.start()
+    with pytest.raises(RunFailed, match="taken over"), lease(run):
+        time.sleep(20)
+    assert json.loads((tmp_path / "lease.json").read_text())["holder"] == "other"
 
 
 def hold_for_ever(path: str) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,8 +38,9 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = server.accept()
+                self._open.add(client)
                 upstream = socket.create_connection(("127.0.0.1", self.target))
-                self._open |= {client, upstream}
+                self._open.add(upstream)
                 for source, sink in ((client, upstream), (upstream, client)):
                     threading.Thread(target=self._hand_on, args=(source, sink), daemon=True).start()
 
@@ -55,7 +56,7 @@ class Proxy:
 
     def cut(self) -> None:
         # Closing alone would leave the accepting thread in its call, and the port open.
-        for end in (self._server, *self._open):
+        for end in (self._server, *tuple(self._open)):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
@@ -73,6 +74,18 @@ class S3:
     proxy: Proxy
     _timers: list[threading.Timer] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        endpoint = f"127.0.0.1:{self.proxy.target}"
+        #: Past the proxy, so never away but while the server hangs.
+        self.filesystem = pafs.S3FileSystem(
+            access_key=KEYS["AWS_ACCESS_KEY_ID"],
+            secret_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+            endpoint_override=endpoint,
+            scheme="http",
+            region="us-east-1",
+            allow_bucket_creation=True,
+        )
+
     @property
     def query(self) -> str:
         endpoint = f"http://127.0.0.1:{self.proxy.port}"
@@ -80,18 +93,6 @@ class S3:
 
     def uri(self, path: str, bucket: str = BUCKET) -> str:
         return f"s3://{bucket}/{path}?{self.query}"
-
-    @property
-    def filesystem(self) -> pafs.S3FileSystem:
-        """Past the proxy."""
-        return pafs.S3FileSystem(
-            access_key=KEYS["AWS_ACCESS_KEY_ID"],
-            secret_key=KEYS["AWS_SECRET_ACCESS_KEY"],
-            endpoint_override=f"127.0.0.1:{self.proxy.target}",
-            scheme="http",
-            region="us-east-1",
-            allow_bucket_creation=True,
-        )
 
     def read(self, path: str) -> bytes:
         with self.filesystem.open_input_stream(f"{BUCKET}/{path}") as stream:
@@ -103,17 +104,19 @@ class S3:
         found = [info.path for info in self.filesystem.get_file_info(selector) if info.is_file]
         return sorted(name.removeprefix(f"{BUCKET}/") for name in found)
 
+    def put(self, path: str, content: bytes) -> None:
+        with self.filesystem.open_output_stream(f"{BUCKET}/{path}") as stream:
+            stream.write(content)
+
     def put_folder(self, folder: Path, path: str) -> None:
-        filesystem = self.filesystem
-
-        def put(file: Path) -> None:
-            with filesystem.open_output_stream(
-                f"{BUCKET}/{path}/{file.relative_to(folder)}"
-            ) as stream:
-                stream.write(file.read_bytes())
-
+        files = [file for file in folder.rglob("*") if file.is_file()]
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(put, [file for file in folder.rglob("*") if file.is_file()]))
+            list(
+                pool.map(
+                    lambda file: self.put(f"{path}/{file.relative_to(folder)}", file.read_bytes()),
+                    files,
+                )
+            )
 
     def refuse(self, seconds: float) -> None:
         """Refuse connections, and drop those that stand, for so long; returns at once."""
@@ -125,8 +128,8 @@ class S3:
         self.process.send_signal(signal.SIGSTOP)
         self._later(seconds, lambda: self.process.send_signal(signal.SIGCONT))
 
-    def _later(self, seconds: float, act: object) -> None:
-        timer = threading.Timer(seconds, act)  # type: ignore[arg-type]
+    def _later(self, seconds: float, act: Callable[[], None]) -> None:
+        timer = threading.Timer(seconds, act)
         self._timers.append(timer)
         timer.start()
 

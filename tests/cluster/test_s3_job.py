@@ -1,0 +1,157 @@
+"""The whole job with nothing but a bucket: killed, continued, and with the store away on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .store import KEYS, S3, s3_server
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+#: Nothing random but the initial weights, so that a disturbed run ends like an undisturbed one.
+SMALL = [
+    "--preset=sample",
+    "--workers=2",
+    "--epochs=3",
+    "--set=compute.precision=float32",
+    "--set=augmentation.horizontal_flip=false",
+    "--set=augmentation.rotation=0",
+    "--set=augmentation.zoom=0",
+    "--set=scratch.dropout=0",
+]
+#: Features, a head on them, a sweep of heads, and fine-tuning.
+TRANSFER = [
+    "--trials=2",
+    "--set=sweep.stage=head",
+    "--set=fine_tune.epochs=1",
+    "--set=fine_tune.unfrozen_blocks=1",
+    "--set=model_image_size.inception_v3=75",
+]
+WEIGHTS = Path(__file__).resolve().parents[3] / "shared/weights/inception_v3_notop.weights.h5"
+AWAY_S = 20.0
+
+OnLine = Callable[[str, subprocess.Popen[str]], None]
+
+
+@pytest.fixture
+def bucket() -> Iterator[S3]:
+    """A bucket with 246 drawings, and pretrained weights where they are at hand."""
+    from catdog.data import sample
+    from catdog.storage import Location
+
+    with s3_server() as store, tempfile.TemporaryDirectory() as folder:
+        drawings = sample.drawn(Location.of(folder), 240, 0, 96)
+        store.put_folder(drawings.local_path, "photos")
+        if WEIGHTS.is_file():
+            store.put(f"weights/{WEIGHTS.name}", WEIGHTS.read_bytes())
+        yield store
+
+
+def job(
+    project: Path,
+    bucket: S3,
+    cwd: Path,
+    script: str,
+    *arguments: str,
+    on_line: OnLine | None = None,
+) -> tuple[int, str]:
+    """Run ``jobs/<script>.py`` in ``cwd``; its exit code and its lines."""
+    process = subprocess.Popen(
+        [sys.executable, str(project / "jobs" / f"{script}.py"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=cwd,
+        env=os.environ | KEYS | {"RAY_worker_niceness": "0", "PYTHONPATH": str(project)},
+    )
+    seen = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        seen.append(line)
+        if on_line is not None:
+            on_line(line, process)
+    process.stdout.close()
+    return process.wait(timeout=60), "".join(seen)
+
+
+def history(bucket: S3, run: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(bucket.read(f"runs/{run}/models/base_cnn/history.json"))
+    return rows
+
+
+def once(text: str, act: Callable[[subprocess.Popen[str]], None]) -> OnLine:
+    """Acts at the first line that holds ``text``."""
+    left = [text]
+
+    def on_line(line: str, process: subprocess.Popen[str]) -> None:
+        if left and left[0] in line:
+            left.clear()
+            act(process)
+
+    return on_line
+
+
+def test_a_run_in_a_bucket_outlives_a_kill_and_a_store_that_is_away(
+    project: Path, bucket: S3, tmp_path: Path
+) -> None:
+    transfer = WEIGHTS.is_file()
+    places = [f"--data={bucket.uri('photos')}", f"--storage={bucket.uri('runs')}"]
+    disturbed = [*SMALL, *places, "--name=disturbed", "--models", "base_cnn"]
+    if transfer:
+        weights = bucket.uri(f"weights/{WEIGHTS.name}")
+        disturbed += ["inception_v3", f"--weights-for=inception_v3={weights},scale=0..1", *TRANSFER]
+    else:
+        disturbed += ["--trials=0"]
+
+    kill = once("base_cnn epoch 1/3", lambda process: process.kill())
+    code, said = job(project, bucket, tmp_path, "train", *disturbed, on_line=kill)
+    assert code == -9, said
+    time.sleep(8)  # the local cluster ends some seconds after its driver
+
+    refuse = once("base_cnn: going on", lambda process: bucket.refuse(AWAY_S))
+    hang = once("── evaluation", lambda process: bucket.hang(AWAY_S))
+
+    def both(line: str, process: subprocess.Popen[str]) -> None:
+        refuse(line, process)
+        hang(line, process)
+
+    code, said = job(project, bucket, tmp_path, "train", *disturbed, on_line=both)
+    assert code == 0, said
+    assert "may be in use by another command; waiting up to 30 s" in said
+    assert "base_cnn: going on after epoch" in said, said
+    assert "base_cnn epoch 1/3" not in said, "an epoch was trained twice"
+    assert said.strip().splitlines()[-1] == "s3://bucket/runs/disturbed/report.html"
+    assert json.loads(bucket.read("runs/disturbed/run.json"))["status"] == "finished"
+    assert "runs/disturbed/lease.json" not in bucket.files("runs/disturbed")
+
+    prepared = bucket.files("runs/datasets")
+    calm = [*SMALL, *places, "--name=calm", "--models", "base_cnn", "--trials=0"]
+    code, said = job(project, bucket, tmp_path, "train", *calm)
+    assert code == 0, said
+    assert bucket.files("runs/datasets") == prepared, "the photos were prepared twice"
+    for one, other in zip(history(bucket, "calm"), history(bucket, "disturbed"), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-6)
+        assert one["val_loss"] == pytest.approx(other["val_loss"], abs=1e-6)
+
+    everything = bucket.files("runs")
+    code, said = job(project, bucket, tmp_path, "train", *disturbed)
+    assert (code, "nothing is left to do" in said) == (0, True), said
+    page = bucket.read("runs/disturbed/report.html")
+    code, said = job(project, bucket, tmp_path, "report", bucket.uri("runs/disturbed"))
+    assert code == 0, said
+    assert bucket.files("runs") == everything
+    assert len(bucket.read("runs/disturbed/report.html")) == pytest.approx(len(page), rel=0.05)
+
+    assert not list(tmp_path.iterdir()), "something was written to the folder of the command"
+    for secret in KEYS.values():
+        assert secret not in said
