@@ -127,10 +127,13 @@ class Location:
     def read_json(self) -> Any:
         return json.loads(self.read_bytes())
 
-    def write_bytes(self, content: bytes) -> None:
-        """Write atomically: readers see the old file or the new one, never a part of it."""
+    def write_bytes(self, content: bytes, *, retry: bool = True) -> None:
+        """Write atomically: readers see the old file or the new one, never a part of it.
+
+        ``retry=False`` is for a caller that repeats a failed attempt itself, and says so.
+        """
         if not self.is_local:
-            retried(lambda: self._put(content), self)
+            retried(lambda: self._put(content), self) if retry else self._put(content)
             return
         target = self.local_path
         target.parent.mkdir(parents=True, exist_ok=True)

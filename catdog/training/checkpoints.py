@@ -13,6 +13,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from catdog.errors import UserError
 from catdog.storage import Location
+from catdog.training.retrying import retried
 
 #: The newest and the one before it, should the newest turn out to be damaged.
 KEPT = 2
@@ -66,25 +68,29 @@ def decode(content: bytes) -> Checkpoint:
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """The checkpoints of one training, below ``folder``."""
+    """The checkpoints of one training, below ``folder``.
+
+    Storage that fails for a while is waited for, with a line to ``say``.
+    """
 
     folder: Location
     identity: str
+    say: Callable[[str], None]
 
     def save(self, epoch: int, checkpoint: Checkpoint) -> None:
         """Write an epoch's checkpoint, then drop those older than the last :data:`KEPT`."""
-        (self.folder / _name(epoch)).write_bytes(encode(checkpoint))
+        self._write(_name(epoch), checkpoint, f"writing the checkpoint of epoch {epoch}")
         for old in self._epochs()[:-KEPT]:
-            stale = self.folder / _name(old)
-            stale.filesystem.delete_file(stale.path)
+            self._drop(_name(old))
 
     def save_best(self, arrays: Sequence[NDArray[Any]], meta: dict[str, Any]) -> None:
-        (self.folder / BEST).write_bytes(encode(Checkpoint(list(arrays), meta)))
+        what = f"writing the best weights so far, of epoch {meta['epoch']}"
+        self._write(BEST, Checkpoint(list(arrays), meta), what)
 
     def load_best(self) -> Checkpoint:
-        return decode((self.folder / BEST).read_bytes())
+        return decode(self._read(BEST))
 
-    def latest(self, say: Callable[[str], None] = print) -> Checkpoint | None:
+    def latest(self) -> Checkpoint | None:
         """The newest checkpoint that can be read; ``None`` where there is none.
 
         Raises:
@@ -92,9 +98,11 @@ class CheckpointFolder:
         """
         for epoch in reversed(self._epochs()):
             try:
-                checkpoint = decode((self.folder / _name(epoch)).read_bytes())
+                checkpoint = decode(self._read(_name(epoch)))
             except ValueError as error:
-                say(f"checkpoint of epoch {epoch} cannot be used ({error}); trying the one before")
+                self.say(
+                    f"checkpoint of epoch {epoch} cannot be used ({error}); trying the one before"
+                )
                 continue
             if checkpoint.meta["identity"] != self.identity:
                 raise UserError(
@@ -104,9 +112,28 @@ class CheckpointFolder:
             return checkpoint
         return None
 
+    def _write(self, name: str, checkpoint: Checkpoint, what: str) -> None:
+        target, content = self.folder / name, encode(checkpoint)
+        retried(lambda: target.write_bytes(content, retry=False), target, what, self.say)
+
+    def _read(self, name: str) -> bytes:
+        source = self.folder / name
+        return retried(source.read_bytes, source, f"reading {name}", self.say)
+
+    def _drop(self, name: str) -> None:
+        stale = self.folder / name
+        with suppress(FileNotFoundError):  # an attempt that seemed to fail may have done it
+            retried(
+                lambda: stale.filesystem.delete_file(stale.path),
+                stale,
+                f"deleting {name}",
+                self.say,
+            )
+
     def _epochs(self) -> list[int]:
         found = []
-        for info in self.folder.list():
+        listed = retried(self.folder.list, self.folder, "listing the checkpoints", self.say)
+        for info in listed:
             stem, _, ending = info.base_name.rpartition(".")
             if stem.startswith("epoch-") and ending == "npz":
                 found.append(int(stem.removeprefix("epoch-")))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from catdog.storage import Location
 from catdog.training.checkpoints import CheckpointFolder
 from catdog.training.inputs import open_inputs
 from catdog.training.job import TrainingJob
+from catdog.training.progress import Rank
 from catdog.training.step import averaged_weights
-from catdog.training.trainee import Rank, Trainee
+from catdog.training.trainee import Trainee
 
 
 def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any]:
@@ -26,8 +26,8 @@ def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any]:
     """
     train_rows, val_rows = open_inputs(job)
     trainee = Trainee.build(job, rank, train_rows)
-    folder = CheckpointFolder(Location.of(job.output) / "checkpoints", job.identity)
-    progress = trainee.restore(folder.latest(_sayer(rank)))
+    folder = CheckpointFolder(Location.of(job.output) / "checkpoints", job.identity, rank.say)
+    progress = trainee.restore(folder.latest())
 
     while progress.epoch < job.settings.epochs and not progress.exhausted(job.settings.patience):
         epoch = progress.epoch + 1
@@ -64,7 +64,3 @@ def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any]:
     if rank.is_chief:
         facts["file_bytes"] = trainee.write_result(folder)
     return facts
-
-
-def _sayer(rank: Rank) -> Callable[[str], None]:
-    return lambda line: rank.tell({"kind": "say", "line": line}) if rank.is_chief else None

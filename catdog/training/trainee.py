@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -27,58 +26,16 @@ from catdog.training.augmentation import make_augmentation
 from catdog.training.checkpoints import Checkpoint, CheckpointFolder
 from catdog.training.job import TrainingJob
 from catdog.training.optimization import RateSchedule, make_optimizer
+from catdog.training.progress import Progress, Rank, TrainingDiverged
 from catdog.training.reproducible import reproducible, unit_rows
+from catdog.training.retrying import retried
 from catdog.training.step import GlobalStep, Sums
-from catdog.training.watchdog import Watchdog
 
 #: How often a worker tells how far it is within an epoch.
 TELL_EVERY_S = 0.5
 
 #: Up to so many, reproducible sums cost next to nothing.
 SMALL_PARAMETERS = 5_000_000
-
-Tell = Callable[[dict[str, Any]], None]
-
-
-class TrainingDiverged(Exception):
-    """The loss is not finite any more; the same steps would give the same, so nothing is retried."""
-
-
-@dataclass(frozen=True)
-class Rank:
-    """Where this process stands among the workers, and whom it tells (rank 0 only)."""
-
-    rank: int
-    world_size: int
-    strategy: tf.distribute.Strategy
-    tell: Tell
-    report: Callable[[dict[str, Any]], None]
-    watchdog: Watchdog
-
-    @property
-    def is_chief(self) -> bool:
-        return self.rank == 0
-
-
-@dataclass
-class Progress:
-    """What training has come to; restored from a checkpoint."""
-
-    epoch: int = 0
-    seconds: float = 0.0
-    best_epoch: int = 0
-    restarts: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    def is_best(self, row: dict[str, Any]) -> bool:
-        """More validation accuracy, or as much at a lower loss."""
-        if not self.best_epoch:
-            return True
-        best = self.history[self.best_epoch - 1]
-        return (row["val_accuracy"], -row["val_loss"]) > (best["val_accuracy"], -best["val_loss"])
-
-    def exhausted(self, patience: int | None) -> bool:
-        return patience is not None and self.epoch - self.best_epoch >= patience
 
 
 @dataclass
@@ -229,7 +186,14 @@ class Trainee:
         progress = Progress(**meta)
         progress.restarts += 1
         if self.rank.is_chief:
-            self.rank.tell({"kind": "resume", "model": self.job.name, "epoch": progress.epoch})
+            self.rank.tell(
+                {
+                    "kind": "resume",
+                    "model": self.job.name,
+                    "epoch": progress.epoch,
+                    "workers": self.rank.world_size,
+                }
+            )
         return progress
 
     def _spread_random_states(self) -> None:
@@ -268,7 +232,10 @@ class Trainee:
         _, upper = registry.split_at(self.model, self.job.boundary)
         for variable, value in zip(upper.variables, folder.load_best().arrays, strict=True):
             variable.assign(value)
-        return save_keras(self.model, Location.of(self.job.output) / "model.keras")
+        target = Location.of(self.job.output) / "model.keras"
+        return retried(
+            lambda: save_keras(self.model, target), target, "writing the model", self.rank.say
+        )
 
 
 def _is_reproducible(job: TrainingJob, network: keras.Model) -> bool:
