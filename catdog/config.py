@@ -123,6 +123,12 @@ class FineTuneSettings(Settings):
 
 class ComputeSettings(Settings):
     workers: int = Field(2, ge=0, description="training workers; 0: all GPUs, else all nodes")
+    min_workers: int | None = Field(
+        None, ge=1, description="train with as few while nodes are missing; none: with all or not"
+    )
+    resize_every_s: int = Field(
+        60, ge=1, description="with min_workers: how often to look for nodes that have joined"
+    )
     use_gpu: bool | None = Field(None, description="none: GPUs where there are any")
     cpus_per_worker: int | None = Field(
         None, ge=1, description="none: what the cluster has, shared"
@@ -136,6 +142,12 @@ class ComputeSettings(Settings):
     xla: bool = False
     max_restarts: int = Field(3, ge=0)
     stall_limit_s: int = Field(600, ge=10, description="a step that takes longer is a hang")
+
+    @model_validator(mode="after")
+    def _range_is_one(self) -> ComputeSettings:
+        if self.workers and self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers {self.min_workers} is more than workers {self.workers}")
+        return self
 
 
 class Config(Settings):

@@ -46,9 +46,13 @@ class Narrator:
         self.events.add("training", model=message["model"], phase=message["phase"])
 
     def _resume(self, message: dict[str, Any]) -> None:
-        line = f"{message['model']}: going on after epoch {message['epoch']}"
-        console.say(line)
-        self.events.add("restart", model=message["model"], epoch=message["epoch"])
+        workers = f"{message['workers']} worker" + ("s" if message["workers"] > 1 else "")
+        where = f"after epoch {message['epoch']}"
+        if message["step"]:
+            where = f"in epoch {message['epoch'] + 1} after step {message['step']}"
+        console.say(f"{message['model']}: going on {where} with {workers}")
+        facts = {key: value for key, value in message.items() if key != "kind"}
+        self.events.add("restart", **facts)
 
     def _say(self, message: dict[str, Any]) -> None:
         console.warn(message["line"])

@@ -76,4 +76,5 @@ def _line(cause: BaseException) -> str:
     kind = type(cause).__name__
     if not told:
         return kind
-    return told[-1][:300] if told[-1].startswith(kind) else f"{kind}: {told[-1][:300]}"
+    named = re.match(r"\w*(Error|Exception): ", told[-1])
+    return told[-1][:300] if named else f"{kind}: {told[-1][:300]}"

@@ -1,4 +1,4 @@
-"""Checkpoints of one training: one file an epoch, complete or absent.
+"""Checkpoints of one training: one file an epoch, or at a warning, complete or absent.
 
 ``model.save`` would lose the states of the random generators (keras 3.15: dropout goes on from
 another mask), so a checkpoint holds every variable of network, optimizer and augmentation as
@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +41,21 @@ class Checkpoint:
     meta: dict[str, Any]
 
 
-def _name(epoch: int) -> str:
-    return f"epoch-{epoch:04d}.npz"
+class Position(NamedTuple):
+    """How far a training had come: epochs done, and steps of the next one."""
+
+    epoch: int
+    step: int = 0
+
+    @property
+    def file(self) -> str:
+        return f"epoch-{self.epoch:04d}" + (f"-step-{self.step:06d}" if self.step else "") + ".npz"
+
+    def __str__(self) -> str:
+        return f"step {self.step} of epoch {self.epoch + 1}" if self.step else f"epoch {self.epoch}"
+
+
+_FILE = re.compile(r"epoch-(\d+)(?:-step-(\d+))?\.npz")
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
@@ -77,11 +91,17 @@ class CheckpointFolder:
     identity: str
     say: Callable[[str], None]
 
-    def save(self, epoch: int, checkpoint: Checkpoint) -> None:
-        """Write an epoch's checkpoint, then drop those older than the last :data:`KEPT`."""
-        self._write(_name(epoch), checkpoint, f"writing the checkpoint of epoch {epoch}")
-        for old in self._epochs()[:-KEPT]:
-            self._drop(_name(old))
+    def save(self, position: Position, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, then drop those that it makes needless.
+
+        The last :data:`KEPT` at the end of an epoch stay, and one within an epoch until that ends.
+        """
+        self._write(position.file, checkpoint, f"writing the checkpoint of {position}")
+        found = self._positions()
+        kept = {*[each for each in found if not each.step][-KEPT:], found[-1]}
+        for old in found:
+            if old not in kept:
+                self._drop(old.file)
 
     def save_best(self, arrays: Sequence[NDArray[Any]], meta: dict[str, Any]) -> None:
         what = f"writing the best weights so far, of epoch {meta['epoch']}"
@@ -96,12 +116,12 @@ class CheckpointFolder:
         Raises:
             UserError: it belongs to another model or other settings.
         """
-        for epoch in reversed(self._epochs()):
+        for position in reversed(self._positions()):
             try:
-                checkpoint = decode(self._read(_name(epoch)))
+                checkpoint = decode(self._read(position.file))
             except ValueError as error:
                 self.say(
-                    f"checkpoint of epoch {epoch} cannot be used ({error}); trying the one before"
+                    f"checkpoint of {position} cannot be used ({error}); trying the one before"
                 )
                 continue
             if checkpoint.meta["identity"] != self.identity:
@@ -130,11 +150,7 @@ class CheckpointFolder:
                 self.say,
             )
 
-    def _epochs(self) -> list[int]:
-        found = []
+    def _positions(self) -> list[Position]:
         listed = retried(self.folder.list, self.folder, "listing the checkpoints", self.say)
-        for info in listed:
-            stem, _, ending = info.base_name.rpartition(".")
-            if stem.startswith("epoch-") and ending == "npz":
-                found.append(int(stem.removeprefix("epoch-")))
-        return sorted(found)
+        named = (_FILE.fullmatch(info.base_name) for info in listed)
+        return sorted(Position(int(m[1]), int(m[2] or 0)) for m in named if m)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ from catdog.training.augmentation import make_augmentation
 from catdog.training.checkpoints import Checkpoint, CheckpointFolder
 from catdog.training.job import TrainingJob
 from catdog.training.optimization import RateSchedule, make_optimizer
-from catdog.training.progress import Progress, Rank, TrainingDiverged
+from catdog.training.progress import Part, Progress, Rank, TrainingDiverged
 from catdog.training.reproducible import reproducible, unit_rows
 from catdog.training.retrying import retried
 from catdog.training.step import GlobalStep, Sums
@@ -36,6 +37,8 @@ TELL_EVERY_S = 0.5
 
 #: Up to so many, reproducible sums cost next to nothing.
 SMALL_PARAMETERS = 5_000_000
+
+NOTHING_DONE = Part()
 
 
 @dataclass
@@ -99,52 +102,73 @@ class Trainee:
         trainee._spread_random_states()
         return trainee
 
-    def train_epoch(self, rows: Rows, epoch: int) -> Sums:
-        """Every step of one epoch; the last incomplete batch is dropped, another one each epoch."""
-        job, rank = self.job, self.rank
+    def train_epoch(
+        self,
+        rows: Rows,
+        epoch: int,
+        done: Part = NOTHING_DONE,
+        on_warning: Callable[[Part, str], None] = lambda part, line: None,
+    ) -> Sums:
+        """Every step of one epoch; the last incomplete batch is dropped, another one each epoch.
+
+        Args:
+            done: the steps that a checkpoint within this epoch has seen.
+            on_warning: called on every rank where the group will lose a node, after a step.
+        """
+        rank = self.rank
+        started, told = time.monotonic(), 0.0
+        first = (epoch - 1) * self.steps_per_epoch
+        size, feed = self._feed(rows, epoch, done.step)
+        total = tf.constant(done.sums, tf.float64)
+        for index, batch in enumerate(feed, start=done.step + 1):
+            self.optimizer.learning_rate.assign(self.schedule.at(first + index - 1))
+            total = total + self.step.train(batch.rows, batch.labels, batch.weights, size)
+            rank.watchdog.feed()
+            seconds = time.monotonic() - started
+            if rank.is_chief and seconds - told > TELL_EVERY_S:
+                told = seconds
+                rank.tell(self._step_message(epoch, index, (index - done.step) * size / seconds))
+            if (line := rank.warned()) and index < self.steps_per_epoch:
+                on_warning(Part(index, total.numpy().tolist(), done.seconds + seconds), line)
+        sums = Sums(*(float(value) for value in total.numpy()))
+        if not math.isfinite(sums.loss):
+            raise TrainingDiverged(
+                f"{self.job.name}: the loss is {sums.loss} after epoch {epoch} "
+                f"(step {first + self.steps_per_epoch}, learning rate "
+                f"{self.schedule.at(first):.3g}); try a lower learning rate or "
+                "--set compute.precision=float32; the best epoch so far is kept"
+            )
+        return sums
+
+    def _feed(self, rows: Rows, epoch: int, skipped: int) -> tuple[int, Iterator[Batch]]:
+        """(rows of a global batch, this rank's batches of ``epoch`` after the first ``skipped``)"""
+        job = self.job
         order = epoch_order(len(rows) // job.views, job.seed, epoch)
         if job.views > 1:
             # Kept views of one photo lie together; each epoch takes another of them.
             order = order * job.views + (order + epoch) % job.views
         size = min(job.batch_size, len(order))
-        feed = batches(
+        return size, batches(
             rows,
-            order,
+            order[skipped * size :],
             batch_size=size,
-            rank=rank.rank,
-            world_size=rank.world_size,
+            rank=self.rank.rank,
+            world_size=self.rank.world_size,
             drop_last=True,
             unit=self.unit,
         )
-        total = tf.zeros(3, tf.float64)
-        told = time.monotonic()
-        done = (epoch - 1) * self.steps_per_epoch
-        for index, batch in enumerate(feed, start=1):
-            self.optimizer.learning_rate.assign(self.schedule.at(done + index - 1))
-            total = total + self.step.train(batch.rows, batch.labels, batch.weights, size)
-            rank.watchdog.feed()
-            if rank.is_chief and time.monotonic() - told > TELL_EVERY_S:
-                told = time.monotonic()
-                rank.tell(
-                    {
-                        "kind": "step",
-                        "model": job.name,
-                        "phase": job.phase,
-                        "epoch": epoch,
-                        "epochs": job.settings.epochs,
-                        "step": index,
-                        "steps": self.steps_per_epoch,
-                    }
-                )
-        sums = Sums(*(float(value) for value in total.numpy()))
-        if not math.isfinite(sums.loss):
-            raise TrainingDiverged(
-                f"{job.name}: the loss is {sums.loss} after epoch {epoch} "
-                f"(step {done + self.steps_per_epoch}, learning rate "
-                f"{self.schedule.at(done):.3g}); try a lower learning rate or "
-                "--set compute.precision=float32; the best epoch so far is kept"
-            )
-        return sums
+
+    def _step_message(self, epoch: int, step: int, images_per_second: float) -> dict[str, Any]:
+        return {
+            "kind": "step",
+            "model": self.job.name,
+            "phase": self.job.phase,
+            "epoch": epoch,
+            "epochs": self.job.settings.epochs,
+            "step": step,
+            "steps": self.steps_per_epoch,
+            "images_per_second": images_per_second,
+        }
 
     def evaluate(self, rows: Rows) -> Sums:
         """Loss and accuracy over ``rows``, every row exactly once."""
@@ -173,7 +197,7 @@ class Trainee:
 
     def checkpoint(self, progress: Progress, identity: str) -> Checkpoint:
         arrays = [np.asarray(variable.numpy()) for variable in self._variables]
-        return Checkpoint(arrays, {"identity": identity, **vars(progress)})
+        return Checkpoint(arrays, {"identity": identity, **progress.as_meta()})
 
     def restore(self, checkpoint: Checkpoint | None) -> Progress:
         """Take over a checkpoint, on every rank."""
@@ -183,7 +207,7 @@ class Trainee:
             variable.assign(value)
         self._spread_random_states()
         meta = {key: value for key, value in checkpoint.meta.items() if key != "identity"}
-        progress = Progress(**meta)
+        progress = Progress.of(meta)
         progress.restarts += 1
         if self.rank.is_chief:
             self.rank.tell(
@@ -191,6 +215,7 @@ class Trainee:
                     "kind": "resume",
                     "model": self.job.name,
                     "epoch": progress.epoch,
+                    "step": progress.part.step,
                     "workers": self.rank.world_size,
                 }
             )

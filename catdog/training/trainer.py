@@ -197,6 +197,7 @@ def train_on_worker(config: dict[str, Any]) -> dict[str, Any]:
     import keras
 
     from catdog.training.loop import train_model
+    from catdog.training.preemption import Notices
     from catdog.training.progress import Rank, TrainingDiverged
     from catdog.training.retrying import retried
     from catdog.training.watchdog import Watchdog
@@ -210,6 +211,7 @@ def train_on_worker(config: dict[str, Any]) -> dict[str, Any]:
         tell=messages.put_nowait if messages is not None else lambda message: None,
         report=ray.train.report,
         watchdog=Watchdog(workers.stall_limit_s),
+        warned=Notices.of_ray_train(),
     )
     for job in config["jobs"]:
         if is_done(job):

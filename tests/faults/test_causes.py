@@ -8,34 +8,38 @@ from pathlib import Path
 import pytest
 
 
-def lacks_a_module() -> None:
-    import no_such_module  # noqa: F401
+def failing(how: str) -> Callable[[], None]:
+    """A function that travels by value: the workers cannot import this module."""
 
+    def lacks_a_module() -> None:
+        import no_such_module  # noqa: F401
 
-def says_much() -> None:
-    raise ValueError("a first line\nthe last line, which says it\n  [[{{node gradient}}]]\n")
+    def says_much() -> None:
+        raise ValueError("a first line\nthe last line, which says it\n  [[{{node gradient}}]]\n")
+
+    return {"import": lacks_a_module, "value": says_much}[how]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
-    "train, restarts, expected",
+    "how, restarts, expected",
     [
-        (lacks_a_module, 0, "ModuleNotFoundError: No module named 'no_such_module'"),
-        (says_much, 2, "ValueError: the last line, which says it (after 2 restarts)"),
+        ("import", 0, "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("value", 2, "ValueError: the last line, which says it (after 2 restarts)"),
     ],
 )
 def test_an_exception_on_a_worker_is_told_with_its_type(
-    tmp_path: Path, cluster: None, train: Callable[[], None], restarts: int, expected: str
+    tmp_path: Path, cluster: None, how: str, restarts: int, expected: str
 ) -> None:
     import ray.train
-    from ray.train.data_parallel_trainer import DataParallelTrainer
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     from catdog.training.causes import root_cause
 
     trainer = DataParallelTrainer(
-        train,
+        failing(how),
         scaling_config=ray.train.ScalingConfig(num_workers=1),
         run_config=ray.train.RunConfig(name="fails", storage_path=str(tmp_path)),
     )

@@ -13,13 +13,21 @@ import pytest
 
 from .conftest import send_to_one_worker
 from .store import store_behind_a_door
-from .tiny import EPOCHS
+from .tiny import EPOCHS, evaluated_by_keras
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def losses(facts: dict[str, Any]) -> list[tuple[float, float]]:
     return [(row["loss"], row["val_loss"]) for row in facts["history"]]
+
+
+def epochs_in_tensorboard(job: Any) -> list[int]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    reader = EventAccumulator(f"{job.output}/tensorboard")
+    reader.Reload()
+    return [event.step for event in reader.Scalars("val_loss")]
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +54,32 @@ def test_a_lost_worker_costs_part_of_an_epoch_and_nothing_else(
     number: signal.Signals,
 ) -> None:
     whole = expected(undisturbed, tiny_job, fit)
-    facts, watched = fit(tiny_job(f"hurt-{number.name}"), {2: send_to_one_worker(number)})
+    job = tiny_job(f"hurt-{number.name}")
+    facts, watched = fit(job, {2: send_to_one_worker(number)})
     assert losses(facts) == whole, "to the last bit"
     assert facts["train"]["restarts"] == 1
     assert watched.epochs() == list(range(1, EPOCHS + 1)), "an epoch was trained twice"
+    assert epochs_in_tensorboard(job) == watched.epochs()
+    # Every row once, whatever the shares: the last batch of 15 is one of 7 and one of 8.
+    best = facts["best"]
+    assert evaluated_by_keras(job) == pytest.approx(
+        (best["val_loss"], best["val_accuracy"]), abs=1e-6
+    )
 
 
 def test_a_store_that_is_away_for_some_seconds_costs_those_and_nothing_else(
     undisturbed: dict[str, Any], tiny_job: Callable[..., Any], fit: Callable[..., Any]
 ) -> None:
+    from catdog.storage import Location
+
     whole = expected(undisturbed, tiny_job, fit)
     with store_behind_a_door() as (door, uri):
         # Its client tries for 6 s before it says that something is wrong.
         facts, watched = fit(tiny_job(uri), {2: lambda: door.close_for(8)})
+        written = (Location.of(uri) / "tensorboard").list()
     assert losses(facts) == whole, "to the last bit"
     assert facts["train"]["restarts"] == 0
+    assert len(written) == EPOCHS, "TensorBoard's files are there too"
     said = watched.lines()
     assert re.match(r"writing .* of epoch 3 failed \(.+\); trying again in 1 s", said[0]), said
     assert re.match(r"writing .* of epoch 3 succeeded after \d+ s", said[-1]), said

@@ -13,7 +13,7 @@ import pytest
 
 from catdog.errors import UserError
 from catdog.storage import Location
-from catdog.training.checkpoints import Checkpoint, CheckpointFolder
+from catdog.training.checkpoints import Checkpoint, CheckpointFolder, Position
 
 
 def checkpoint(epoch: int, identity: str = "mine") -> Checkpoint:
@@ -30,7 +30,7 @@ def names(path: Path) -> list[str]:
 
 
 def test_a_checkpoint_comes_back_bit_by_bit(tmp_path: Path) -> None:
-    folder(tmp_path).save(3, checkpoint(3))
+    folder(tmp_path).save(Position(3), checkpoint(3))
     found = folder(tmp_path).latest()
     assert found is not None
     assert found.meta["epoch"] == 3
@@ -47,8 +47,20 @@ def test_the_best_and_the_last_two_stay(tmp_path: Path) -> None:
     kept = folder(tmp_path)
     kept.save_best(checkpoint(1).arrays, {"epoch": 1})
     for epoch in range(1, 6):
-        kept.save(epoch, checkpoint(epoch))
+        kept.save(Position(epoch), checkpoint(epoch))
     assert names(tmp_path) == ["best.npz", "epoch-0004.npz", "epoch-0005.npz"]
+
+
+def test_one_within_an_epoch_is_the_newest_until_that_epoch_ends(tmp_path: Path) -> None:
+    kept = folder(tmp_path)
+    for position in (Position(1), Position(2), Position(2, 7), Position(2, 12)):
+        kept.save(position, checkpoint(100 * position.epoch + position.step))
+    assert names(tmp_path) == ["epoch-0001.npz", "epoch-0002-step-000012.npz", "epoch-0002.npz"]
+    found = kept.latest()
+    assert found is not None
+    assert found.meta["epoch"] == 212
+    kept.save(Position(3), checkpoint(3))
+    assert names(tmp_path) == ["epoch-0002.npz", "epoch-0003.npz"]
 
 
 @pytest.mark.parametrize("length", [0, 1, 200, -1])
@@ -57,8 +69,8 @@ def test_a_truncated_newest_checkpoint_gives_way_to_the_one_before(
 ) -> None:
     said: list[str] = []
     kept = folder(tmp_path, say=said.append)
-    kept.save(1, checkpoint(1))
-    kept.save(2, checkpoint(2))
+    kept.save(Position(1), checkpoint(1))
+    kept.save(Position(2), checkpoint(2))
     newest = tmp_path / "epoch-0002.npz"
     newest.write_bytes(newest.read_bytes()[:length])
     found = kept.latest()
@@ -69,8 +81,8 @@ def test_a_truncated_newest_checkpoint_gives_way_to_the_one_before(
 
 def test_a_flipped_byte_is_noticed(tmp_path: Path) -> None:
     kept = folder(tmp_path)
-    kept.save(1, checkpoint(1))
-    kept.save(2, checkpoint(2))
+    kept.save(Position(1), checkpoint(1))
+    kept.save(Position(2), checkpoint(2))
     newest = tmp_path / "epoch-0002.npz"
     content = bytearray(newest.read_bytes())
     content[content.index(b"\x93NUMPY") + 130] ^= 0xFF
@@ -81,7 +93,7 @@ def test_a_flipped_byte_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
-    folder(tmp_path, "theirs").save(1, checkpoint(1, "theirs"))
+    folder(tmp_path, "theirs").save(Position(1), checkpoint(1, "theirs"))
     with pytest.raises(UserError, match="other settings"):
         folder(tmp_path, "mine").latest()
 
@@ -107,10 +119,10 @@ def test_a_disk_that_is_read_only_for_a_moment_is_waited_for(
 ) -> None:
     said: list[str] = []
     kept = folder(tmp_path / "disk", say=said.append)
-    kept.save(1, checkpoint(1))
+    kept.save(Position(1), checkpoint(1))
     disk("ro")
     threading.Timer(0.5, disk, ["rw"]).start()
-    kept.save(2, checkpoint(2))
+    kept.save(Position(2), checkpoint(2))
     assert said[0].startswith("writing the checkpoint of epoch 2 failed (Read-only file system); ")
     assert said[-1].startswith("writing the checkpoint of epoch 2 succeeded after ")
     assert names(tmp_path / "disk") == ["epoch-0001.npz", "epoch-0002.npz"]
@@ -121,10 +133,10 @@ def test_a_full_disk_is_told_at_once_and_leaves_the_last_checkpoint(
 ) -> None:
     said: list[str] = []
     kept = folder(tmp_path / "disk", say=said.append)
-    kept.save(1, checkpoint(1))
+    kept.save(Position(1), checkpoint(1))
     large = Checkpoint([np.zeros(2 << 20, np.uint8)], {"identity": "mine", "epoch": 2})
     with pytest.raises(OSError, match="No space left"):
-        kept.save(2, large)
+        kept.save(Position(2), large)
     assert said == []
     assert names(tmp_path / "disk") == ["epoch-0001.npz"]
     found = kept.latest()
