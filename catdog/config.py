@@ -66,6 +66,9 @@ class AugmentationSettings(Settings):
     translation: float = Field(0.0, ge=0, lt=1)
     brightness: float = Field(0.0, ge=0, le=1)
     contrast: float = Field(0.0, ge=0, le=1)
+    rand_augment: float = Field(0.0, ge=0, le=1, description="strength of RandAugment")
+    mixup: float = Field(0.0, ge=0, le=1, description="alpha of MixUp: blends photos and labels")
+    cutmix: float = Field(0.0, ge=0, le=1, description="alpha of CutMix: pastes parts of photos")
 
     def scaled(self, strength: float) -> AugmentationSettings:
         """Every amount times ``strength``, kept below 1; at 0 nothing is left, flips included."""
@@ -93,6 +96,9 @@ class ScratchSettings(Settings):
     )
     accumulation_steps: int = Field(1, ge=1)
     patience: int | None = Field(None, ge=1, description="stop after so many epochs without gain")
+    class_weights: bool | None = Field(
+        None, description="let classes count alike; none: where one is over 1.5 times the other"
+    )
 
 
 class FineTuneSettings(Settings):
@@ -111,6 +117,7 @@ class FineTuneSettings(Settings):
     ema_momentum: float | None = Field(None, gt=0, lt=1)
     accumulation_steps: int = Field(1, ge=1)
     patience: int | None = Field(None, ge=1)
+    class_weights: bool | None = None
     augmentation: AugmentationSettings = AugmentationSettings(
         rotation=0.03, zoom=0.1, translation=0.1
     )

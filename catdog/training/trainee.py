@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,20 +17,22 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from catdog.data.feed import Batch, batches, epoch_order
+from catdog.data.feed import Batch, batches
 from catdog.data.shards import Rows
 from catdog.models import registry
 from catdog.models.export import save_keras
 from catdog.models.weights import unpack
 from catdog.storage import Location
-from catdog.training.augmentation import make_augmentation
+from catdog.training.augmentation import Mixing, make_augmentation, make_mixing
 from catdog.training.checkpoints import Checkpoint, CheckpointFolder
+from catdog.training.inputs import epoch_batches
 from catdog.training.job import TrainingJob
 from catdog.training.optimization import RateSchedule, make_optimizer
 from catdog.training.progress import Part, Progress, Rank, TrainingDiverged
 from catdog.training.reproducible import reproducible, unit_rows
 from catdog.training.retrying import retried
 from catdog.training.step import GlobalStep, Sums
+from catdog.training.weighting import class_weights
 
 #: How often a worker tells how far it is within an epoch.
 TELL_EVERY_S = 0.5
@@ -55,6 +57,7 @@ class Trainee:
     network: keras.Model
     optimizer: keras.Optimizer
     augmentation: keras.Sequential | None
+    mixing: Mixing | None
     step: GlobalStep
     unit: int
     steps_per_epoch: int
@@ -73,7 +76,8 @@ class Trainee:
         unit = unit_rows(job.batch_size, network.compute_dtype) if exact else 1
         if exact:
             network = reproducible(network, unit)
-        augmentation = make_augmentation(job.augmentation if job.boundary == "pixels" else None)
+        asked = job.augmentation if job.boundary == "pixels" else None
+        augmentation, mixing = make_augmentation(asked), make_mixing(asked)
         if augmentation is not None:
             augmentation.build(network.input_shape)
         # Fewer photos than a batch make one step of all of them.
@@ -91,12 +95,14 @@ class Trainee:
             augmentation,
             label_smoothing=job.settings.label_smoothing,
             row_dtype=rows.dtype,
+            mixing=mixing,
+            class_weights=_class_weights(job, rank, rows),
             reproducible=exact,
             xla=job.xla,
         )
         schedule = RateSchedule.of(job.settings, steps)
         trainee = cls(
-            job, rank, model, network, optimizer, augmentation, step, unit, steps, schedule
+            job, rank, model, network, optimizer, augmentation, mixing, step, unit, steps, schedule
         )
         trainee.step.spread_first(rank.is_chief)
         trainee._spread_random_states()
@@ -118,7 +124,7 @@ class Trainee:
         rank = self.rank
         started, told = time.monotonic(), 0.0
         first = (epoch - 1) * self.steps_per_epoch
-        size, feed = self._feed(rows, epoch, done.step)
+        size, feed = epoch_batches(self.job, rank, rows, epoch, skipped=done.step, unit=self.unit)
         total = tf.constant(done.sums, tf.float64)
         for index, batch in enumerate(feed, start=done.step + 1):
             self.optimizer.learning_rate.assign(self.schedule.at(first + index - 1))
@@ -139,24 +145,6 @@ class Trainee:
                 "--set compute.precision=float32; the best epoch so far is kept"
             )
         return sums
-
-    def _feed(self, rows: Rows, epoch: int, skipped: int) -> tuple[int, Iterator[Batch]]:
-        """(rows of a global batch, this rank's batches of ``epoch`` after the first ``skipped``)"""
-        job = self.job
-        order = epoch_order(len(rows) // job.views, job.seed, epoch)
-        if job.views > 1:
-            # Kept views of one photo lie together; each epoch takes another of them.
-            order = order * job.views + (order + epoch) % job.views
-        size = min(job.batch_size, len(order))
-        return size, batches(
-            rows,
-            order[skipped * size :],
-            batch_size=size,
-            rank=self.rank.rank,
-            world_size=self.rank.world_size,
-            drop_last=True,
-            unit=self.unit,
-        )
 
     def _step_message(self, epoch: int, step: int, images_per_second: float) -> dict[str, Any]:
         return {
@@ -189,8 +177,9 @@ class Trainee:
 
     @property
     def _variables(self) -> list[keras.Variable]:
-        augmented = self.augmentation.variables if self.augmentation is not None else []
-        return [*self.network.variables, *self.optimizer.variables, *augmented]
+        random = [layer for layer in (self.augmentation, self.mixing) if layer is not None]
+        drawn = [variable for layer in random for variable in layer.variables]
+        return [*self.network.variables, *self.optimizer.variables, *drawn]
 
     def network_arrays(self) -> list[NDArray[Any]]:
         return [np.asarray(variable.numpy()) for variable in self.network.variables]
@@ -273,6 +262,14 @@ def _is_reproducible(job: TrainingJob, network: keras.Model) -> bool:
     small = network.count_params() <= SMALL_PARAMETERS
     exact = keras.config.dtype_policy().compute_dtype == "float32"
     return (small or exact) and not tf.config.list_logical_devices("GPU")
+
+
+def _class_weights(job: TrainingJob, rank: Rank, rows: Rows) -> tuple[float, float] | None:
+    found = class_weights(rows.labels, job.settings.class_weights)
+    if found is not None:
+        cat, dog = found
+        rank.say(f"{job.name}: in the loss a cat counts {cat:.2f} and a dog {dog:.2f}")
+    return found
 
 
 def _load_start(model: keras.Model, job: TrainingJob) -> None:
