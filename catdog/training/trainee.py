@@ -133,7 +133,7 @@ class Trainee:
             seconds = time.monotonic() - started
             if rank.is_chief and seconds - told > TELL_EVERY_S:
                 told = seconds
-                rank.tell(self._step_message(epoch, index, (index - done.step) * size / seconds))
+                rank.tell(self._step_message(epoch, index, (index - done.step) / seconds, size))
             if (line := rank.warned()) and index < self.steps_per_epoch:
                 on_warning(Part(index, total.numpy().tolist(), done.seconds + seconds), line)
         sums = Sums(*(float(value) for value in total.numpy()))
@@ -146,16 +146,20 @@ class Trainee:
             )
         return sums
 
-    def _step_message(self, epoch: int, step: int, images_per_second: float) -> dict[str, Any]:
+    def _step_message(self, epoch: int, step: int, pace: float, size: int) -> dict[str, Any]:
+        """How far it is; ``pace`` in steps a second, of ``size`` rows each."""
+        epochs = self.job.settings.epochs
+        left = (epochs - epoch) * self.steps_per_epoch + self.steps_per_epoch - step
         return {
             "kind": "step",
             "model": self.job.name,
             "phase": self.job.phase,
             "epoch": epoch,
-            "epochs": self.job.settings.epochs,
+            "epochs": epochs,
             "step": step,
             "steps": self.steps_per_epoch,
-            "images_per_second": images_per_second,
+            "images_per_second": pace * size,
+            "left_s": left / pace,
         }
 
     def evaluate(self, rows: Rows) -> Sums:
