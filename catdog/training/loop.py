@@ -11,7 +11,7 @@ from catdog.training.checkpoints import CheckpointFolder, Position
 from catdog.training.inputs import open_inputs
 from catdog.training.job import TrainingJob
 from catdog.training.progress import Part, Rank
-from catdog.training.step import averaged_weights
+from catdog.training.step import Sums, averaged_weights
 from catdog.training.tensorboard import write_events
 from catdog.training.trainee import Trainee
 
@@ -49,16 +49,7 @@ def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any]:
         train_s = time.monotonic() - started
         with averaged_weights(trainee.network, trainee.optimizer):
             validated = trainee.evaluate(val_rows)
-            row: dict[str, Any] = {
-                "phase": job.phase,
-                "epoch": epoch,
-                "loss": trained.mean_loss,
-                "accuracy": trained.accuracy,
-                "val_loss": validated.mean_loss,
-                "val_accuracy": validated.accuracy,
-                "images_per_second": trained.rows / train_s,
-                "learning_rate": trainee.schedule.at((epoch - 1) * trainee.steps_per_epoch),
-            }
+            row = _row(trainee, epoch, trained, validated, train_s)
             best = progress.is_best(row)
             if best and rank.is_chief:
                 folder.save_best(trainee.network_arrays(), {"epoch": epoch, "row": row})
@@ -78,3 +69,19 @@ def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any]:
     if rank.is_chief:
         facts["file_bytes"] = trainee.write_result(folder)
     return facts
+
+
+def _row(
+    trainee: Trainee, epoch: int, trained: Sums, validated: Sums, train_s: float
+) -> dict[str, Any]:
+    """An epoch of the history."""
+    return {
+        "phase": trainee.job.phase,
+        "epoch": epoch,
+        "loss": trained.mean_loss,
+        "accuracy": trained.accuracy,
+        "val_loss": validated.mean_loss,
+        "val_accuracy": validated.accuracy,
+        "images_per_second": trained.rows / train_s,
+        "learning_rate": trainee.schedule.at((epoch - 1) * trainee.steps_per_epoch),
+    }
