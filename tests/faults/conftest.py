@@ -19,15 +19,18 @@ from .tiny import make_job, write_rows
 
 @dataclass
 class Watched:
-    """What rank 0 told, and something to do when it tells of the end of an epoch."""
+    """What rank 0 told, and something to do when it tells of the end of an epoch, or says a line."""
 
     after_epoch: dict[int, Callable[[], Any]] = field(default_factory=dict)
+    on_line: Callable[[], Any] = lambda: None
     told: list[dict[str, Any]] = field(default_factory=list)
 
     def __call__(self, message: dict[str, Any]) -> None:
         self.told.append(message)
         if message["kind"] == "epoch" and (act := self.after_epoch.pop(message["epoch"], None)):
             act()
+        if message["kind"] == "say":
+            self.on_line()
 
     def epochs(self) -> list[int]:
         return [message["epoch"] for message in self.told if message["kind"] == "epoch"]
@@ -75,9 +78,12 @@ def fit(tmp_path: Path, cluster: None) -> Callable[..., Any]:
     from catdog.training.trainer import Workers, train
 
     def run(
-        job: Any, after_epoch: dict[int, Callable[[], Any]] | None = None, **options: Any
+        job: Any,
+        after_epoch: dict[int, Callable[[], Any]] | None = None,
+        on_line: Callable[[], Any] = lambda: None,
+        **options: Any,
     ) -> Any:
-        watched = Watched(dict(after_epoch or {}))
+        watched = Watched(dict(after_epoch or {}), on_line)
         workers = Workers(count=2, cpus=1, use_gpu=False, precision="float32", **options)
         name = str(tmp_path / f"ray-{Path(job.output.partition('?')[0]).name}")
         return train([job], workers, Location.of(name), watched)[0], watched

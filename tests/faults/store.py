@@ -20,10 +20,6 @@ class Door:
         self._listener = self._listen(0)
         self.port: int = self._listener.getsockname()[1]
 
-    def close_for(self, seconds: float) -> None:
-        self.close()
-        threading.Timer(seconds, self._reopen).start()
-
     def close(self) -> None:
         for end in (self._listener, *self._open):
             with contextlib.suppress(OSError):
@@ -31,8 +27,10 @@ class Door:
             end.close()
         self._open.clear()
 
-    def _reopen(self) -> None:
-        self._listener = self._listen(self.port)
+    def open(self) -> None:
+        """Again, where it is closed."""
+        if self._listener.fileno() == -1:
+            self._listener = self._listen(self.port)
 
     def _listen(self, port: int) -> socket.socket:
         listener = socket.create_server(("127.0.0.1", port))
