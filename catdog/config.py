@@ -66,6 +66,9 @@ class AugmentationSettings(Settings):
     translation: float = Field(0.0, ge=0, lt=1)
     brightness: float = Field(0.0, ge=0, le=1)
     contrast: float = Field(0.0, ge=0, le=1)
+    rand_augment: float = Field(0.0, ge=0, le=1, description="strength of RandAugment")
+    mixup: float = Field(0.0, ge=0, le=1, description="alpha of MixUp: blends photos and labels")
+    cutmix: float = Field(0.0, ge=0, le=1, description="alpha of CutMix: pastes parts of photos")
 
     def scaled(self, strength: float) -> AugmentationSettings:
         """Every amount times ``strength``, kept below 1; at 0 nothing is left, flips included."""
@@ -93,6 +96,9 @@ class ScratchSettings(Settings):
     )
     accumulation_steps: int = Field(1, ge=1)
     patience: int | None = Field(None, ge=1, description="stop after so many epochs without gain")
+    class_weights: bool | None = Field(
+        None, description="let classes count alike; none: where one is over 1.5 times the other"
+    )
 
 
 class FineTuneSettings(Settings):
@@ -111,6 +117,7 @@ class FineTuneSettings(Settings):
     ema_momentum: float | None = Field(None, gt=0, lt=1)
     accumulation_steps: int = Field(1, ge=1)
     patience: int | None = Field(None, ge=1)
+    class_weights: bool | None = None
     augmentation: AugmentationSettings = AugmentationSettings(
         rotation=0.03, zoom=0.1, translation=0.1
     )
@@ -123,6 +130,12 @@ class FineTuneSettings(Settings):
 
 class ComputeSettings(Settings):
     workers: int = Field(2, ge=0, description="training workers; 0: all GPUs, else all nodes")
+    min_workers: int | None = Field(
+        None, ge=1, description="train with as few while nodes are missing; none: with all or not"
+    )
+    resize_every_s: int = Field(
+        60, ge=1, description="with min_workers: how often to look for nodes that have joined"
+    )
     use_gpu: bool | None = Field(None, description="none: GPUs where there are any")
     cpus_per_worker: int | None = Field(
         None, ge=1, description="none: what the cluster has, shared"
@@ -136,6 +149,12 @@ class ComputeSettings(Settings):
     xla: bool = False
     max_restarts: int = Field(3, ge=0)
     stall_limit_s: int = Field(600, ge=10, description="a step that takes longer is a hang")
+
+    @model_validator(mode="after")
+    def _range_is_one(self) -> ComputeSettings:
+        if self.workers and self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers {self.min_workers} is more than workers {self.workers}")
+        return self
 
 
 class Config(Settings):

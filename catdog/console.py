@@ -64,19 +64,27 @@ def table(columns: list[str], rows: list[list[str]]) -> None:
     ).print(grid)
 
 
+def is_live() -> bool:
+    """Whether somebody looks at a terminal, where bars move; logs and pipes get lines alone."""
+    return _out.is_terminal
+
+
 @contextmanager
-def progress(label: str, total: float) -> Iterator[Advance]:
-    """A live bar on a terminal, silent elsewhere; call the yielded function with what is done."""
-    if not _out.is_terminal:
+def progress(label: str, total: float, *, clock: bool = True) -> Iterator[Advance]:
+    """A live bar on a terminal, silent elsewhere; call the yielded function with what is done.
+
+    ``clock``: with the time left until ``total``; not where the text tells of another time.
+    """
+    if not is_live():
         yield lambda done, text="": None
         return
-    columns = (
+    columns = [
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[text]}"),
-        TimeRemainingColumn(),
-    )
+        *([TimeRemainingColumn()] if clock else []),
+    ]
     with Progress(*columns, console=_out, transient=True) as bar:
         task = bar.add_task(label, total=total, text="")
         yield lambda done, text="": bar.update(task, completed=done, text=text)

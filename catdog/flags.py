@@ -95,6 +95,18 @@ def _at_least_one(text: str) -> int:
     return int(text)
 
 
+def _workers(text: str) -> tuple[int | None, int]:
+    """``4`` → (None, 4); ``1:4`` → (1, 4)."""
+    least, colon, most = text.rpartition(":")
+    if not most.isdecimal() or (colon and not least.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor MIN:MAX")
+    if not colon:
+        return None, int(most)
+    if not 1 <= int(least) <= int(most):
+        raise argparse.ArgumentTypeError(f"{text!r}: MIN is 1 or more, and MAX no less")
+    return int(least), int(most)
+
+
 def _where_group(parser: argparse.ArgumentParser) -> Any:
     where = parser.add_argument_group("what and where")
     where.add_argument("--data", metavar="PATH|URI", help="photos: a folder, an archive or s3://…")
@@ -143,7 +155,12 @@ def _add_weights(model: Any) -> None:
 
 def _add_resources(how: Any) -> None:
     how.add_argument("--batch-size", type=int, metavar="N", help="global, over all workers")
-    how.add_argument("--workers", type=int, metavar="N", help="0: all GPUs, else all nodes")
+    how.add_argument(
+        "--workers",
+        type=_workers,
+        metavar="N|MIN:MAX",
+        help="0: all GPUs, else all nodes; MIN:MAX: as many of them as there are, while it trains",
+    )
     how.add_argument("--use-gpu", action=argparse.BooleanOptionalAction, default=None)
     how.add_argument("--seed", type=int, metavar="N")
 
@@ -230,7 +247,6 @@ def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
         "epochs": ("scratch", "epochs"),
         "fine_tune_epochs": ("fine_tune", "epochs"),
         "batch_size": ("batch_size",),
-        "workers": ("compute", "workers"),
         "use_gpu": ("compute", "use_gpu"),
         "trials": ("sweep", "trials"),
         "tune_model": ("sweep", "model"),
@@ -244,6 +260,10 @@ def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
         value = getattr(arguments, flag, None)
         if value is not None:
             _put(tree, path, value)
+    if getattr(arguments, "workers", None) is not None:
+        least, most = arguments.workers
+        _put(tree, ("compute", "workers"), most)
+        _put(tree, ("compute", "min_workers"), least)
     return tree
 
 

@@ -26,6 +26,18 @@ def epoch_line(message: dict[str, Any], left_s: float | None) -> str:
     return "  ".join(parts)
 
 
+#: How often a log without a bar says how far an epoch is.
+TELL_EVERY_S = 60.0
+
+
+def step_text(message: dict[str, Any]) -> str:
+    """``step 12/40  230 images/s  1:20 left``: of the whole training, validation left aside."""
+    return (
+        f"step {message['step']}/{message['steps']}  {message['images_per_second']:.0f} images/s  "
+        f"{console.duration(message['left_s'])} left"
+    )
+
+
 class Narrator:
     """Called with every message of the training workers, in order."""
 
@@ -33,7 +45,7 @@ class Narrator:
         self.events = events
         self._bars = ExitStack()
         self._advance: console.Advance | None = None
-        self._started = time.monotonic()
+        self._told = time.monotonic()
 
     def __call__(self, message: dict[str, Any]) -> None:
         getattr(self, f"_{message['kind']}")(message)
@@ -46,21 +58,32 @@ class Narrator:
         self.events.add("training", model=message["model"], phase=message["phase"])
 
     def _resume(self, message: dict[str, Any]) -> None:
-        line = f"{message['model']}: going on after epoch {message['epoch']}"
-        console.say(line)
-        self.events.add("restart", model=message["model"], epoch=message["epoch"])
+        workers = f"{message['workers']} worker" + ("s" if message["workers"] > 1 else "")
+        where = f"after epoch {message['epoch']}"
+        if message["step"]:
+            where = f"in epoch {message['epoch'] + 1} after step {message['step']}"
+        console.say(f"{message['model']}: going on {where} with {workers}")
+        facts = {key: value for key, value in message.items() if key != "kind"}
+        self.events.add("restart", **facts)
 
     def _say(self, message: dict[str, Any]) -> None:
         console.warn(message["line"])
 
     def _step(self, message: dict[str, Any]) -> None:
+        label = f"{message['model']} epoch {message['epoch']}/{message['epochs']}"
+        if not console.is_live():
+            if time.monotonic() - self._told >= TELL_EVERY_S:
+                self._told = time.monotonic()
+                console.say(f"{label}  {step_text(message)}")
+            return
         if self._advance is None:
-            label = f"{message['model']} epoch {message['epoch']}/{message['epochs']}"
-            self._advance = self._bars.enter_context(console.progress(label, message["steps"]))
-        self._advance(message["step"], f"{message['step']} of {message['steps']} steps")
+            bar = console.progress(label, message["steps"], clock=False)
+            self._advance = self._bars.enter_context(bar)
+        self._advance(message["step"], step_text(message))
 
     def _epoch(self, message: dict[str, Any]) -> None:
         self.close()
+        self._told = time.monotonic()
         left = (message["epochs"] - message["epoch"]) * message["seconds"]
         console.say(epoch_line(message, left))
         facts = {key: value for key, value in message.items() if key != "kind"}

@@ -102,7 +102,10 @@ def _lines(config: Config, seen: Survey, workers: Workers) -> Iterator[tuple[str
     room = "" if free is None else f" of {console.size(free)} free"
     yield "disk", f"{console.size(seen.needed_bytes)}{room}"
     kind = "GPU" if workers.use_gpu else f"{workers.cpus} CPU cores"
-    yield "workers", f"{workers.count}, each with {kind}, {workers.precision}"
+    yield (
+        "workers",
+        f"{str(workers).removesuffix(' workers')}, each with {kind}, {workers.precision}",
+    )
     for name in config.models:
         weights = config.weights_of(name)
         start = "from scratch" if not weights.pretrained else f"weights: {weights.source}"

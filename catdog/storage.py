@@ -33,7 +33,7 @@ T = TypeVar("T")
 RETRY_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 #: Answers of a store that another attempt would not change.
-_ANSWERS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH")
+ANSWERS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH")
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,13 @@ class Location:
     def read_json(self) -> Any:
         return json.loads(self.read_bytes())
 
-    def write_bytes(self, content: bytes) -> None:
-        """Write atomically: readers see the old file or the new one, never a part of it."""
+    def write_bytes(self, content: bytes, *, retry: bool = True) -> None:
+        """Write atomically: readers see the old file or the new one, never a part of it.
+
+        ``retry=False`` is for a caller that repeats a failed attempt itself, and says so.
+        """
         if not self.is_local:
-            retried(lambda: self._put(content), self)
+            retried(lambda: self._put(content), self) if retry else self._put(content)
             return
         target = self.local_path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -236,7 +239,7 @@ def retried(operation: Callable[[], T], location: Location) -> T:
         except (FileNotFoundError, PermissionError):
             raise
         except OSError as error:
-            if any(answer in str(error) for answer in _ANSWERS):
+            if any(answer in str(error) for answer in ANSWERS):
                 raise
             if pause_s is None:
                 cause = (str(error).splitlines() or [type(error).__name__])[0][:200]

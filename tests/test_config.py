@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from catdog.cluster import Resources, plan_workers
 from catdog.config import PRESETS, Config
 from catdog.errors import UserError
 from catdog.flags import config_from, training_parser
@@ -49,6 +51,39 @@ def test_more_epochs_trials_or_workers_are_the_same_run() -> None:
     assert parsed("--data", "somewhere", "--preset", "sample").run_name != name
 
 
+def test_a_range_of_workers_is_read_and_a_number_ends_it(tmp_path: Path) -> None:
+    config = parsed("--workers", "1:4")
+    assert (config.compute.min_workers, config.compute.workers) == (1, 4)
+    file = tmp_path / "config.yaml"
+    file.write_text(config.to_yaml())
+    again = parsed("--config", str(file))
+    assert again.compute == config.compute
+    assert parsed("--config", str(file), "--workers", "2").compute.min_workers is None
+
+
+@pytest.mark.parametrize(
+    "asked, cpus, expected",
+    [
+        ("2", 4, (2, 2, None)),
+        ("1:4", 3, (3, 1, (1, 4))),
+        ("1:4", 8, (4, 2, (1, 4))),
+        ("2:2", 4, (2, 2, None)),
+    ],
+)
+def test_workers_are_as_many_as_the_cluster_has_room_for(
+    asked: str, cpus: int, expected: tuple[int, int, Any]
+) -> None:
+    resources = Resources(cpus=cpus, gpus=0, nodes=1, memory_bytes=0)
+    workers = plan_workers(parsed("--workers", asked), resources)
+    assert (workers.count, workers.cpus, workers.span) == expected
+
+
+def test_fewer_cores_than_the_least_workers_are_refused() -> None:
+    resources = Resources(cpus=2, gpus=0, nodes=1, memory_bytes=0)
+    with pytest.raises(UserError, match="--workers 3: this cluster has 2 CPU cores"):
+        plan_workers(parsed("--workers", "3:4"), resources)
+
+
 def test_weights_of_one_backbone_come_with_their_scale() -> None:
     config = parsed("--weights", "none", "--weights-for", "inception_v3=/w.h5,scale=0..1")
     assert config.weights_of("inception_v3").source == "/w.h5"
@@ -75,6 +110,10 @@ def test_any_setting_can_be_set_by_its_path() -> None:
         (["--config", "/no/such.yaml"], "there is no file /no/such.yaml"),
         (["--models", "base_cnn", "--tune-model", "resnet50v2"], "not among the models"),
         (["--batch-size", "0"], "batch_size"),
+        (["--workers", "3:1"], "'3:1': MIN is 1 or more, and MAX no less"),
+        (["--workers", "0:2"], "'0:2': MIN is 1 or more, and MAX no less"),
+        (["--workers", "a:b"], "'a:b' is neither a number nor MIN:MAX"),
+        (["--set", "compute.min_workers=3"], "min_workers 3 is more than workers 2"),
         (["--unknown"], "unrecognized arguments: --unknown"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Checkpoints of one training: one file an epoch, complete or absent.
+"""Checkpoints of one training: one file an epoch, or at a warning, complete or absent.
 
 ``model.save`` would lose the states of the random generators (keras 3.15: dropout goes on from
 another mask), so a checkpoint holds every variable of network, optimizer and augmentation as
@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from catdog.errors import UserError
 from catdog.storage import Location
+from catdog.training.retrying import retried
 
 #: The newest and the one before it, should the newest turn out to be damaged.
 KEPT = 2
@@ -38,8 +41,21 @@ class Checkpoint:
     meta: dict[str, Any]
 
 
-def _name(epoch: int) -> str:
-    return f"epoch-{epoch:04d}.npz"
+class Position(NamedTuple):
+    """How far a training had come: epochs done, and steps of the next one."""
+
+    epoch: int
+    step: int = 0
+
+    @property
+    def file(self) -> str:
+        return f"epoch-{self.epoch:04d}" + (f"-step-{self.step:06d}" if self.step else "") + ".npz"
+
+    def __str__(self) -> str:
+        return f"step {self.step} of epoch {self.epoch + 1}" if self.step else f"epoch {self.epoch}"
+
+
+_FILE = re.compile(r"epoch-(\d+)(?:-step-(\d+))?\.npz")
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
@@ -66,34 +82,47 @@ def decode(content: bytes) -> Checkpoint:
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """The checkpoints of one training, below ``folder``."""
+    """The checkpoints of one training, below ``folder``.
+
+    Storage that fails for a while is waited for, with a line to ``say``.
+    """
 
     folder: Location
     identity: str
+    say: Callable[[str], None]
 
-    def save(self, epoch: int, checkpoint: Checkpoint) -> None:
-        """Write an epoch's checkpoint, then drop those older than the last :data:`KEPT`."""
-        (self.folder / _name(epoch)).write_bytes(encode(checkpoint))
-        for old in self._epochs()[:-KEPT]:
-            (self.folder / _name(old)).delete()
+    def save(self, position: Position, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, then drop those that it makes needless.
+
+        The last :data:`KEPT` at the end of an epoch stay, and one within an epoch until that ends.
+        """
+        self._write(position.file, checkpoint, f"writing the checkpoint of {position}")
+        found = self._positions()
+        kept = {*[each for each in found if not each.step][-KEPT:], found[-1]}
+        for old in found:
+            if old not in kept:
+                self._drop(old.file)
 
     def save_best(self, arrays: Sequence[NDArray[Any]], meta: dict[str, Any]) -> None:
-        (self.folder / BEST).write_bytes(encode(Checkpoint(list(arrays), meta)))
+        what = f"writing the best weights so far, of epoch {meta['epoch']}"
+        self._write(BEST, Checkpoint(list(arrays), meta), what)
 
     def load_best(self) -> Checkpoint:
-        return decode((self.folder / BEST).read_bytes())
+        return decode(self._read(BEST))
 
-    def latest(self, say: Callable[[str], None] = print) -> Checkpoint | None:
+    def latest(self) -> Checkpoint | None:
         """The newest checkpoint that can be read; ``None`` where there is none.
 
         Raises:
             UserError: it belongs to another model or other settings.
         """
-        for epoch in reversed(self._epochs()):
+        for position in reversed(self._positions()):
             try:
-                checkpoint = decode((self.folder / _name(epoch)).read_bytes())
+                checkpoint = decode(self._read(position.file))
             except ValueError as error:
-                say(f"checkpoint of epoch {epoch} cannot be used ({error}); trying the one before")
+                self.say(
+                    f"checkpoint of {position} cannot be used ({error}); trying the one before"
+                )
                 continue
             if checkpoint.meta["identity"] != self.identity:
                 raise UserError(
@@ -103,10 +132,25 @@ class CheckpointFolder:
             return checkpoint
         return None
 
-    def _epochs(self) -> list[int]:
-        found = []
-        for info in self.folder.list():
-            stem, _, ending = info.base_name.rpartition(".")
-            if stem.startswith("epoch-") and ending == "npz":
-                found.append(int(stem.removeprefix("epoch-")))
-        return sorted(found)
+    def _write(self, name: str, checkpoint: Checkpoint, what: str) -> None:
+        target, content = self.folder / name, encode(checkpoint)
+        retried(lambda: target.write_bytes(content, retry=False), target, what, self.say)
+
+    def _read(self, name: str) -> bytes:
+        source = self.folder / name
+        return retried(source.read_bytes, source, f"reading {name}", self.say)
+
+    def _drop(self, name: str) -> None:
+        stale = self.folder / name
+        with suppress(FileNotFoundError):  # an attempt that seemed to fail may have done it
+            retried(
+                lambda: stale.filesystem.delete_file(stale.path),
+                stale,
+                f"deleting {name}",
+                self.say,
+            )
+
+    def _positions(self) -> list[Position]:
+        listed = retried(self.folder.list, self.folder, "listing the checkpoints", self.say)
+        named = (_FILE.fullmatch(info.base_name) for info in listed)
+        return sorted(Position(int(m[1]), int(m[2] or 0)) for m in named if m)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, TypedDict
 
+from catdog.data.feed import Batch, batches, epoch_order
 from catdog.data.prepare import PreparedSet
 from catdog.data.shards import Rows, open_rows
 from catdog.storage import Location
 from catdog.training.job import TrainingJob
+from catdog.training.progress import Rank
 
 Split = Literal["train", "val", "test"]
 
@@ -53,3 +55,26 @@ def open_inputs(job: TrainingJob) -> tuple[Rows, Rows]:
         for split in ("train", "val")
     ]
     return opened[0], opened[1]
+
+
+def epoch_batches(
+    job: TrainingJob, rank: Rank, rows: Rows, epoch: int, *, skipped: int, unit: int
+) -> tuple[int, Iterator[Batch]]:
+    """(rows of a global batch, a rank's batches of ``epoch`` after the first ``skipped``).
+
+    Shares of a batch are multiples of ``unit`` rows; the last incomplete batch is left out.
+    """
+    order = epoch_order(len(rows) // job.views, job.seed, epoch)
+    if job.views > 1:
+        # Kept views of one photo lie together; each epoch takes another of them.
+        order = order * job.views + (order + epoch) % job.views
+    size = min(job.batch_size, len(order))
+    return size, batches(
+        rows,
+        order[skipped * size :],
+        batch_size=size,
+        rank=rank.rank,
+        world_size=rank.world_size,
+        drop_last=True,
+        unit=unit,
+    )

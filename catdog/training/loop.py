@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from catdog.storage import Location
-from catdog.training.checkpoints import CheckpointFolder
+from catdog.training.checkpoints import CheckpointFolder, Position
 from catdog.training.inputs import open_inputs
 from catdog.training.job import TrainingJob
-from catdog.training.step import averaged_weights
-from catdog.training.trainee import Rank, Trainee
+from catdog.training.progress import Part, Rank
+from catdog.training.step import Sums, averaged_weights
+from catdog.training.tensorboard import write_events
+from catdog.training.trainee import Trainee
 
 
 def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any]:
@@ -25,28 +27,29 @@ def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any]:
         UserError: the checkpoints found belong to other settings.
     """
     train_rows, val_rows = open_inputs(job)
+    output = Location.of(job.output)
     trainee = Trainee.build(job, rank, train_rows)
-    folder = CheckpointFolder(Location.of(job.output) / "checkpoints", job.identity)
-    progress = trainee.restore(folder.latest(_sayer(rank)))
+    folder = CheckpointFolder(output / "checkpoints", job.identity, rank.say)
+    progress = trainee.restore(folder.latest())
+
+    def save_part(part: Part, line: str) -> None:
+        # Mean of means: what the ranks average at the end of the epoch comes to the same.
+        trainee.step.average_statistics()
+        if rank.is_chief:
+            position = Position(progress.epoch, part.step)
+            folder.save(position, trainee.checkpoint(replace(progress, part=part), job.identity))
+            rank.say(f"{line}; {job.name} has a checkpoint at {position}")
 
     while progress.epoch < job.settings.epochs and not progress.exhausted(job.settings.patience):
         epoch = progress.epoch + 1
-        started = time.monotonic()
-        trained = trainee.train_epoch(train_rows, epoch)
+        part, progress.part = progress.part, Part()
+        started = time.monotonic() - part.seconds
+        trained = trainee.train_epoch(train_rows, epoch, part, save_part)
         trainee.step.average_statistics()
         train_s = time.monotonic() - started
         with averaged_weights(trainee.network, trainee.optimizer):
             validated = trainee.evaluate(val_rows)
-            row: dict[str, Any] = {
-                "phase": job.phase,
-                "epoch": epoch,
-                "loss": trained.mean_loss,
-                "accuracy": trained.accuracy,
-                "val_loss": validated.mean_loss,
-                "val_accuracy": validated.accuracy,
-                "images_per_second": trained.rows / train_s,
-                "learning_rate": trainee.schedule.at((epoch - 1) * trainee.steps_per_epoch),
-            }
+            row = _row(trainee, epoch, trained, validated, train_s)
             best = progress.is_best(row)
             if best and rank.is_chief:
                 folder.save_best(trainee.network_arrays(), {"epoch": epoch, "row": row})
@@ -56,7 +59,9 @@ def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any]:
         progress.seconds += row["seconds"]
         progress.history.append(row)
         if rank.is_chief:
-            folder.save(epoch, trainee.checkpoint(progress, job.identity))
+            # Before the checkpoint: what is lost between the two is trained, and written, again.
+            write_events(output, row, rank.say)
+            folder.save(Position(epoch), trainee.checkpoint(progress, job.identity))
             rank.tell({"kind": "epoch", "model": job.name, "epochs": job.settings.epochs, **row})
         rank.report(row | {"model": job.name})
 
@@ -66,5 +71,17 @@ def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any]:
     return facts
 
 
-def _sayer(rank: Rank) -> Callable[[str], None]:
-    return lambda line: rank.tell({"kind": "say", "line": line}) if rank.is_chief else None
+def _row(
+    trainee: Trainee, epoch: int, trained: Sums, validated: Sums, train_s: float
+) -> dict[str, Any]:
+    """An epoch of the history."""
+    return {
+        "phase": trainee.job.phase,
+        "epoch": epoch,
+        "loss": trained.mean_loss,
+        "accuracy": trained.accuracy,
+        "val_loss": validated.mean_loss,
+        "val_accuracy": validated.accuracy,
+        "images_per_second": trained.rows / train_s,
+        "learning_rate": trainee.schedule.at((epoch - 1) * trainee.steps_per_epoch),
+    }

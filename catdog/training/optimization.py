@@ -50,7 +50,8 @@ class SummedAdamW(keras.optimizers.AdamW):
         For ResNet50V2's 174 variables that is most of the optimizer's graph and of its time.
         """
         index = self._get_variable_index(variable)
-        step = tf.cast(self.iterations.value + 1, tf.float32)
+        # A variable, or with accumulation a tensor: the number of updates, not of steps.
+        step = tf.cast(tf.convert_to_tensor(self.iterations) + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].value.handle,

@@ -48,7 +48,7 @@ class GlobalStep:
     """Training and evaluation steps that all ranks take together.
 
     ``network`` maps rows ``(batch, *row_shape)`` to logits ``(batch, 1)``. Loss in :class:`Sums`
-    is plain binary cross-entropy in nats, also where the objective smooths labels.
+    is plain binary cross-entropy in nats, also where the objective smooths labels or weighs classes.
     """
 
     def __init__(
@@ -60,6 +60,8 @@ class GlobalStep:
         *,
         label_smoothing: float,
         row_dtype: Any,
+        mixing: keras.layers.Layer | None = None,
+        class_weights: tuple[float, float] | None = None,
         reproducible: bool = False,
         xla: bool = False,
     ) -> None:
@@ -67,7 +69,9 @@ class GlobalStep:
         self.network = network
         self.optimizer = optimizer
         self.augmentation = augmentation
+        self.mixing = mixing
         self.label_smoothing = label_smoothing
+        self.class_weights = class_weights
         self.reproducible = reproducible
         signature = [
             tf.TensorSpec((None, *network.input_shape[1:]), tf.as_dtype(row_dtype)),
@@ -146,6 +150,8 @@ class GlobalStep:
     def _train_replica(self, rows: Any, labels: Any, weights: Any, global_rows: Any) -> Any:
         if self.augmentation is not None:
             rows = self.augmentation(rows, training=True)
+        if self.mixing is not None:
+            rows, labels = self.mixing(rows, labels)
         gradients, sums = self._forward_backward(rows, labels, weights, global_rows)
         gradients = [tf.cast(gradient, self._sent_dtype) for gradient in gradients]
         gradients = tf.distribute.get_replica_context().all_reduce("SUM", gradients)
@@ -168,9 +174,16 @@ class GlobalStep:
                 tape.watch(watched)
                 logits = _logits(self.network, rows, training=True)
                 losses = tf.nn.sigmoid_cross_entropy_with_logits(smoothed, logits)
-                objective = tf.reduce_sum(losses * weights) / global_rows
+                objective = tf.reduce_sum(losses * self._counting(labels, weights)) / global_rows
             gradients = tape.gradient(objective, watched)
         return gradients, self._sums(logits, labels, weights)
+
+    def _counting(self, labels: Any, weights: Any) -> Any:
+        """What each row's loss counts in the objective; a mixed label counts as its parts do."""
+        if self.class_weights is None:
+            return weights
+        cat, dog = self.class_weights
+        return weights * (cat + (dog - cat) * labels)
 
     def _evaluate_replica(self, rows: Any, labels: Any, weights: Any) -> Any:
         logits = _logits(self.network, rows, training=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -17,19 +17,22 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from catdog.data.feed import Batch, batches, epoch_order
+from catdog.data.feed import Batch, batches
 from catdog.data.shards import Rows
 from catdog.models import registry
 from catdog.models.export import save_keras
 from catdog.models.weights import unpack
 from catdog.storage import Location
-from catdog.training.augmentation import make_augmentation
+from catdog.training.augmentation import Mixing, make_augmentation, make_mixing
 from catdog.training.checkpoints import Checkpoint, CheckpointFolder
+from catdog.training.inputs import epoch_batches
 from catdog.training.job import TrainingJob
 from catdog.training.optimization import RateSchedule, make_optimizer
+from catdog.training.progress import Part, Progress, Rank, TrainingDiverged
 from catdog.training.reproducible import reproducible, unit_rows
+from catdog.training.retrying import retried
 from catdog.training.step import GlobalStep, Sums
-from catdog.training.watchdog import Watchdog
+from catdog.training.weighting import class_weights
 
 #: How often a worker tells how far it is within an epoch.
 TELL_EVERY_S = 0.5
@@ -37,48 +40,7 @@ TELL_EVERY_S = 0.5
 #: Up to so many, reproducible sums cost next to nothing.
 SMALL_PARAMETERS = 5_000_000
 
-Tell = Callable[[dict[str, Any]], None]
-
-
-class TrainingDiverged(Exception):
-    """The loss is not finite any more; the same steps would give the same, so nothing is retried."""
-
-
-@dataclass(frozen=True)
-class Rank:
-    """Where this process stands among the workers, and whom it tells (rank 0 only)."""
-
-    rank: int
-    world_size: int
-    strategy: tf.distribute.Strategy
-    tell: Tell
-    report: Callable[[dict[str, Any]], None]
-    watchdog: Watchdog
-
-    @property
-    def is_chief(self) -> bool:
-        return self.rank == 0
-
-
-@dataclass
-class Progress:
-    """What training has come to; restored from a checkpoint."""
-
-    epoch: int = 0
-    seconds: float = 0.0
-    best_epoch: int = 0
-    restarts: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    def is_best(self, row: dict[str, Any]) -> bool:
-        """More validation accuracy, or as much at a lower loss."""
-        if not self.best_epoch:
-            return True
-        best = self.history[self.best_epoch - 1]
-        return (row["val_accuracy"], -row["val_loss"]) > (best["val_accuracy"], -best["val_loss"])
-
-    def exhausted(self, patience: int | None) -> bool:
-        return patience is not None and self.epoch - self.best_epoch >= patience
+NOTHING_DONE = Part()
 
 
 @dataclass
@@ -95,6 +57,7 @@ class Trainee:
     network: keras.Model
     optimizer: keras.Optimizer
     augmentation: keras.Sequential | None
+    mixing: Mixing | None
     step: GlobalStep
     unit: int
     steps_per_epoch: int
@@ -113,7 +76,8 @@ class Trainee:
         unit = unit_rows(job.batch_size, network.compute_dtype) if exact else 1
         if exact:
             network = reproducible(network, unit)
-        augmentation = make_augmentation(job.augmentation if job.boundary == "pixels" else None)
+        asked = job.augmentation if job.boundary == "pixels" else None
+        augmentation, mixing = make_augmentation(asked), make_mixing(asked)
         if augmentation is not None:
             augmentation.build(network.input_shape)
         # Fewer photos than a batch make one step of all of them.
@@ -131,63 +95,72 @@ class Trainee:
             augmentation,
             label_smoothing=job.settings.label_smoothing,
             row_dtype=rows.dtype,
+            mixing=mixing,
+            class_weights=_class_weights(job, rank, rows),
             reproducible=exact,
             xla=job.xla,
         )
         schedule = RateSchedule.of(job.settings, steps)
         trainee = cls(
-            job, rank, model, network, optimizer, augmentation, step, unit, steps, schedule
+            job, rank, model, network, optimizer, augmentation, mixing, step, unit, steps, schedule
         )
         trainee.step.spread_first(rank.is_chief)
         trainee._spread_random_states()
         return trainee
 
-    def train_epoch(self, rows: Rows, epoch: int) -> Sums:
-        """Every step of one epoch; the last incomplete batch is dropped, another one each epoch."""
-        job, rank = self.job, self.rank
-        order = epoch_order(len(rows) // job.views, job.seed, epoch)
-        if job.views > 1:
-            # Kept views of one photo lie together; each epoch takes another of them.
-            order = order * job.views + (order + epoch) % job.views
-        size = min(job.batch_size, len(order))
-        feed = batches(
-            rows,
-            order,
-            batch_size=size,
-            rank=rank.rank,
-            world_size=rank.world_size,
-            drop_last=True,
-            unit=self.unit,
-        )
-        total = tf.zeros(3, tf.float64)
-        told = time.monotonic()
-        done = (epoch - 1) * self.steps_per_epoch
-        for index, batch in enumerate(feed, start=1):
-            self.optimizer.learning_rate.assign(self.schedule.at(done + index - 1))
+    def train_epoch(
+        self,
+        rows: Rows,
+        epoch: int,
+        done: Part = NOTHING_DONE,
+        on_warning: Callable[[Part, str], None] = lambda part, line: None,
+    ) -> Sums:
+        """Every step of one epoch; the last incomplete batch is dropped, another one each epoch.
+
+        Args:
+            done: the steps that a checkpoint within this epoch has seen.
+            on_warning: called on every rank where the group will lose a node, after a step.
+        """
+        rank = self.rank
+        started, told = time.monotonic(), 0.0
+        first = (epoch - 1) * self.steps_per_epoch
+        size, feed = epoch_batches(self.job, rank, rows, epoch, skipped=done.step, unit=self.unit)
+        total = tf.constant(done.sums, tf.float64)
+        for index, batch in enumerate(feed, start=done.step + 1):
+            self.optimizer.learning_rate.assign(self.schedule.at(first + index - 1))
             total = total + self.step.train(batch.rows, batch.labels, batch.weights, size)
             rank.watchdog.feed()
-            if rank.is_chief and time.monotonic() - told > TELL_EVERY_S:
-                told = time.monotonic()
-                rank.tell(
-                    {
-                        "kind": "step",
-                        "model": job.name,
-                        "phase": job.phase,
-                        "epoch": epoch,
-                        "epochs": job.settings.epochs,
-                        "step": index,
-                        "steps": self.steps_per_epoch,
-                    }
-                )
+            seconds = time.monotonic() - started
+            if rank.is_chief and seconds - told > TELL_EVERY_S:
+                told = seconds
+                rank.tell(self._step_message(epoch, index, (index - done.step) / seconds, size))
+            if (line := rank.warned()) and index < self.steps_per_epoch:
+                on_warning(Part(index, total.numpy().tolist(), done.seconds + seconds), line)
         sums = Sums(*(float(value) for value in total.numpy()))
         if not math.isfinite(sums.loss):
             raise TrainingDiverged(
-                f"{job.name}: the loss is {sums.loss} after epoch {epoch} "
-                f"(step {done + self.steps_per_epoch}, learning rate "
-                f"{self.schedule.at(done):.3g}); try a lower learning rate or "
+                f"{self.job.name}: the loss is {sums.loss} after epoch {epoch} "
+                f"(step {first + self.steps_per_epoch}, learning rate "
+                f"{self.schedule.at(first):.3g}); try a lower learning rate or "
                 "--set compute.precision=float32; the best epoch so far is kept"
             )
         return sums
+
+    def _step_message(self, epoch: int, step: int, pace: float, size: int) -> dict[str, Any]:
+        """How far it is; ``pace`` in steps a second, of ``size`` rows each."""
+        epochs = self.job.settings.epochs
+        left = (epochs - epoch) * self.steps_per_epoch + self.steps_per_epoch - step
+        return {
+            "kind": "step",
+            "model": self.job.name,
+            "phase": self.job.phase,
+            "epoch": epoch,
+            "epochs": epochs,
+            "step": step,
+            "steps": self.steps_per_epoch,
+            "images_per_second": pace * size,
+            "left_s": left / pace,
+        }
 
     def evaluate(self, rows: Rows) -> Sums:
         """Loss and accuracy over ``rows``, every row exactly once."""
@@ -208,15 +181,16 @@ class Trainee:
 
     @property
     def _variables(self) -> list[keras.Variable]:
-        augmented = self.augmentation.variables if self.augmentation is not None else []
-        return [*self.network.variables, *self.optimizer.variables, *augmented]
+        random = [layer for layer in (self.augmentation, self.mixing) if layer is not None]
+        drawn = [variable for layer in random for variable in layer.variables]
+        return [*self.network.variables, *self.optimizer.variables, *drawn]
 
     def network_arrays(self) -> list[NDArray[Any]]:
         return [np.asarray(variable.numpy()) for variable in self.network.variables]
 
     def checkpoint(self, progress: Progress, identity: str) -> Checkpoint:
         arrays = [np.asarray(variable.numpy()) for variable in self._variables]
-        return Checkpoint(arrays, {"identity": identity, **vars(progress)})
+        return Checkpoint(arrays, {"identity": identity, **progress.as_meta()})
 
     def restore(self, checkpoint: Checkpoint | None) -> Progress:
         """Take over a checkpoint, on every rank."""
@@ -226,10 +200,18 @@ class Trainee:
             variable.assign(value)
         self._spread_random_states()
         meta = {key: value for key, value in checkpoint.meta.items() if key != "identity"}
-        progress = Progress(**meta)
+        progress = Progress.of(meta)
         progress.restarts += 1
         if self.rank.is_chief:
-            self.rank.tell({"kind": "resume", "model": self.job.name, "epoch": progress.epoch})
+            self.rank.tell(
+                {
+                    "kind": "resume",
+                    "model": self.job.name,
+                    "epoch": progress.epoch,
+                    "step": progress.part.step,
+                    "workers": self.rank.world_size,
+                }
+            )
         return progress
 
     def _spread_random_states(self) -> None:
@@ -268,7 +250,10 @@ class Trainee:
         _, upper = registry.split_at(self.model, self.job.boundary)
         for variable, value in zip(upper.variables, folder.load_best().arrays, strict=True):
             variable.assign(value)
-        return save_keras(self.model, Location.of(self.job.output) / "model.keras")
+        target = Location.of(self.job.output) / "model.keras"
+        return retried(
+            lambda: save_keras(self.model, target), target, "writing the model", self.rank.say
+        )
 
 
 def _is_reproducible(job: TrainingJob, network: keras.Model) -> bool:
@@ -281,6 +266,14 @@ def _is_reproducible(job: TrainingJob, network: keras.Model) -> bool:
     small = network.count_params() <= SMALL_PARAMETERS
     exact = keras.config.dtype_policy().compute_dtype == "float32"
     return (small or exact) and not tf.config.list_logical_devices("GPU")
+
+
+def _class_weights(job: TrainingJob, rank: Rank, rows: Rows) -> tuple[float, float] | None:
+    found = class_weights(rows.labels, job.settings.class_weights)
+    if found is not None:
+        cat, dog = found
+        rank.say(f"{job.name}: in the loss a cat counts {cat:.2f} and a dog {dog:.2f}")
+    return found
 
 
 def _load_start(model: keras.Model, job: TrainingJob) -> None:

@@ -10,11 +10,13 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from catdog.config import ComputeSettings
 from catdog.errors import RunFailed, UserError
 from catdog.storage import Location
+from catdog.training.causes import root_cause
 from catdog.training.inputs import open_inputs
 from catdog.training.job import TrainingJob
 
@@ -35,9 +37,11 @@ class Workers:
     """The worker group to train with, decided once for a run.
 
     Attributes:
-        count: number of workers; with GPUs one each.
+        count: number of workers that the cluster has room for; with GPUs one each.
         cpus: CPU cores of each worker, also the threads it computes with.
         precision: Keras dtype policy, e.g. ``float32`` or ``mixed_bfloat16``.
+        span: fewest and most workers, where a training goes on with what the cluster has.
+        resize_every_s: how often it then looks for nodes that have joined.
     """
 
     count: int
@@ -46,12 +50,29 @@ class Workers:
     precision: str
     max_restarts: int = 3
     stall_limit_s: int = 600
+    span: tuple[int, int] | None = None
+    resize_every_s: int = 60
 
     @classmethod
     def of(
-        cls, settings: ComputeSettings, count: int, cpus: int, gpu: bool, policy: str
+        cls,
+        settings: ComputeSettings,
+        count: int,
+        cpus: int,
+        gpu: bool,
+        policy: str,
+        span: tuple[int, int] | None = None,
     ) -> Workers:
-        return cls(count, cpus, gpu, policy, settings.max_restarts, settings.stall_limit_s)
+        restarts, stall_s = settings.max_restarts, settings.stall_limit_s
+        return cls(count, cpus, gpu, policy, restarts, stall_s, span, settings.resize_every_s)
+
+    @property
+    def least(self) -> int:
+        """How many there must be for a training to start."""
+        return self.span[0] if self.span else self.count
+
+    def __str__(self) -> str:
+        return f"{self.span[0]} to {self.span[1]} workers" if self.span else f"{self.count} workers"
 
 
 def is_done(job: TrainingJob) -> bool:
@@ -119,9 +140,10 @@ def _fit(
                 failure_config=ray.train.FailureConfig(max_failures=workers.max_restarts),
             ),
             messages,
+            elastic=True,
         ).fit()
     except TrainingFailedError as error:
-        raise RunFailed(root_cause(error)) from error
+        raise RunFailed(root_cause(error, workers.max_restarts)) from error
     finally:
         listener.finish()
         messages.shutdown()
@@ -130,9 +152,18 @@ def _fit(
 
 
 def make_trainer(
-    jobs: Sequence[TrainingJob], workers: Workers, run_config: Any, messages: Any = None
+    jobs: Sequence[TrainingJob],
+    workers: Workers,
+    run_config: Any,
+    messages: Any = None,
+    *,
+    elastic: bool = False,
 ) -> Any:
-    """The ``TensorflowTrainer`` for ``jobs``; ``messages`` is the queue that rank 0 tells to."""
+    """The ``TensorflowTrainer`` for ``jobs``; ``messages`` is the queue that rank 0 tells to.
+
+    ``elastic`` trains with as many workers of ``workers.span`` as the cluster has, nodes that are
+    lost and nodes that join included. Trials of a sweep share the cluster and keep their number.
+    """
     import ray.train
     from ray.train.tensorflow import TensorflowTrainer
 
@@ -148,7 +179,10 @@ def make_trainer(
         train_loop_config={"jobs": list(jobs), "workers": workers, "messages": messages},
         tensorflow_config=ClusterSpecConfig(),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers.count, use_gpu=workers.use_gpu, resources_per_worker=resources
+            num_workers=workers.span if elastic and workers.span else workers.count,
+            elastic_resize_monitor_interval_s=workers.resize_every_s,
+            use_gpu=workers.use_gpu,
+            resources_per_worker=resources,
         ),
         run_config=run_config,
     )
@@ -163,7 +197,9 @@ def train_on_worker(config: dict[str, Any]) -> dict[str, Any]:
     import keras
 
     from catdog.training.loop import train_model
-    from catdog.training.trainee import Rank, TrainingDiverged
+    from catdog.training.preemption import Notices
+    from catdog.training.progress import Rank, TrainingDiverged
+    from catdog.training.retrying import retried
     from catdog.training.watchdog import Watchdog
 
     context = ray.train.get_context()
@@ -175,12 +211,14 @@ def train_on_worker(config: dict[str, Any]) -> dict[str, Any]:
         tell=messages.put_nowait if messages is not None else lambda message: None,
         report=ray.train.report,
         watchdog=Watchdog(workers.stall_limit_s),
+        warned=Notices.of_ray_train(),
     )
     for job in config["jobs"]:
         if is_done(job):
             continue
         if rank.is_chief:
-            rank.tell({"kind": "start", "model": job.name, "phase": job.phase})
+            start = {"model": job.name, "phase": job.phase, "workers": rank.world_size}
+            rank.tell({"kind": "start", **start})
         keras.backend.clear_session()
         _set_graph_optimisation(job)
         keras.config.set_dtype_policy(workers.precision)
@@ -190,7 +228,8 @@ def train_on_worker(config: dict[str, Any]) -> dict[str, Any]:
             return {"failure": str(error)}
         if rank.is_chief:
             facts |= {"identity": job.identity, "epochs_asked": job.settings.epochs}
-            (Location.of(job.output) / DONE).write_json(facts)
+            done = Location.of(job.output) / DONE
+            retried(partial(done.write_json, facts), done, f"writing {DONE}", rank.say)
             rank.tell({"kind": "trained", "model": job.name, "phase": job.phase, "facts": facts})
         if len(config["jobs"]) > 1:
             # A barrier: nobody looks for the next job's files before rank 0 has written these.
@@ -227,20 +266,6 @@ def _strategy(workers: Workers) -> Any:
         # process. The watchdog is the time limit.
     )
     return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
-
-
-def root_cause(error: BaseException) -> str:
-    """The line of the first worker's exception that says what happened."""
-    failures = getattr(error, "worker_failures", None) or {}
-    cause: BaseException = next(iter(failures.values()), error)
-    while True:
-        deeper = getattr(cause, "cause", None) or cause.__cause__
-        if not isinstance(deeper, BaseException):
-            break
-        cause = deeper
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    text = lines[-1] if lines else type(cause).__name__
-    return f"training failed on a worker: {text[:300]}"
 
 
 class _Listener(threading.Thread):

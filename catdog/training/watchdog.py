@@ -10,6 +10,9 @@ import time
 #: How often the watchdog looks.
 LOOK_EVERY_S = 1.0
 
+#: Of a worker that hangs: an internal error (sysexits.h).
+EXIT_CODE = 70
+
 
 class Watchdog(threading.Thread):
     """Ends this process when :meth:`feed` has not been called for ``limit_s`` seconds.
@@ -38,4 +41,4 @@ class Watchdog(threading.Thread):
                     file=sys.stderr,
                     flush=True,
                 )
-                os._exit(70)
+                os._exit(EXIT_CODE)

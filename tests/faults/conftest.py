@@ -1,4 +1,4 @@
-"""A training small enough to break again and again: the top of the base CNN on made-up activations."""
+"""Trainings of the tiny job under Ray Train, watched from the driver."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 
-EPOCHS = 6
+from .tiny import make_job, write_rows
 
 
 @dataclass
 class Watched:
-    """What rank 0 told, and something to do when it tells of the end of an epoch."""
+    """What rank 0 told, and something to do when it tells of the end of an epoch, or says a line."""
 
     after_epoch: dict[int, Callable[[], Any]] = field(default_factory=dict)
+    on_line: Callable[[], Any] = lambda: None
     told: list[dict[str, Any]] = field(default_factory=list)
 
     def __call__(self, message: dict[str, Any]) -> None:
         self.told.append(message)
         if message["kind"] == "epoch" and (act := self.after_epoch.pop(message["epoch"], None)):
             act()
+        if message["kind"] == "say":
+            self.on_line()
 
     def epochs(self) -> list[int]:
         return [message["epoch"] for message in self.told if message["kind"] == "epoch"]
@@ -63,38 +66,9 @@ def send_to_one_worker(number: signal.Signals, delay_s: float = 0.3) -> Callable
 
 @pytest.fixture
 def tiny_job(tmp_path: Path) -> Callable[..., Any]:
-    """Makes a job: 320 rows (4, 4, 256), 40 steps an epoch, :data:`EPOCHS` epochs."""
-    from catdog.config import ScratchSettings
-    from catdog.data.shards import write_shard
-    from catdog.models.registry import Architecture
-    from catdog.storage import Location
-    from catdog.training.job import TrainingJob
-
-    generator = np.random.default_rng(0)
-    files: dict[str, list[str]] = {}
-    for split, count in (("train", 320), ("val", 50)):
-        labels = np.arange(count) % 2
-        rows = generator.normal(size=(count, 4, 4, 256)).astype(np.float16)
-        rows[:, :, :, :4] += labels[:, None, None, None]
-        target = Location.of(str(tmp_path / "rows" / split / "0.arrow"))
-        write_shard(target, rows, labels=labels, uris=[f"{n}.jpg" for n in range(count)])
-        files[split] = ["0.arrow"]
-    Location.of(str(tmp_path / "rows" / "manifest.json")).write_json({"files": files})
-
-    def make(output: str, **settings: Any) -> TrainingJob:
-        return TrainingJob(
-            output=output if "://" in output else str(tmp_path / output),
-            architecture=Architecture("base_cnn", 96, 96, "-1..1", 0.2),
-            phase="scratch",
-            settings=ScratchSettings(**({"epochs": EPOCHS, "learning_rate": 1e-4} | settings)),
-            batch_size=8,
-            seed=0,
-            dataset="",
-            features=str(tmp_path / "rows"),
-            boundary="pool4",
-        )
-
-    return make
+    """Makes a job on rows of its own: ``tiny_job(output, **settings)``."""
+    write_rows(tmp_path)
+    return partial(make_job, tmp_path)
 
 
 @pytest.fixture
@@ -104,11 +78,14 @@ def fit(tmp_path: Path, cluster: None) -> Callable[..., Any]:
     from catdog.training.trainer import Workers, train
 
     def run(
-        job: Any, after_epoch: dict[int, Callable[[], Any]] | None = None, **options: Any
+        job: Any,
+        after_epoch: dict[int, Callable[[], Any]] | None = None,
+        on_line: Callable[[], Any] = lambda: None,
+        **options: Any,
     ) -> Any:
-        watched = Watched(dict(after_epoch or {}))
+        watched = Watched(dict(after_epoch or {}), on_line)
         workers = Workers(count=2, cpus=1, use_gpu=False, precision="float32", **options)
-        name = str(tmp_path / f"ray-{Path(job.output).name}")
+        name = str(tmp_path / f"ray-{Path(job.output.partition('?')[0]).name}")
         return train([job], workers, Location.of(name), watched)[0], watched
 
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,13 +11,23 @@ from typing import Any
 
 import pytest
 
-from .conftest import EPOCHS, send_to_one_worker
+from .conftest import send_to_one_worker
+from .store import store_behind_a_door
+from .tiny import EPOCHS, evaluated_by_keras
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def losses(facts: dict[str, Any]) -> list[tuple[float, float]]:
     return [(row["loss"], row["val_loss"]) for row in facts["history"]]
+
+
+def epochs_in_tensorboard(job: Any) -> list[int]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    reader = EventAccumulator(f"{job.output}/tensorboard")
+    reader.Reload()
+    return [event.step for event in reader.Scalars("val_loss")]
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +54,36 @@ def test_a_lost_worker_costs_part_of_an_epoch_and_nothing_else(
     number: signal.Signals,
 ) -> None:
     whole = expected(undisturbed, tiny_job, fit)
-    facts, watched = fit(tiny_job(f"hurt-{number.name}"), {2: send_to_one_worker(number)})
+    job = tiny_job(f"hurt-{number.name}")
+    facts, watched = fit(job, {2: send_to_one_worker(number)})
     assert losses(facts) == whole, "to the last bit"
     assert facts["train"]["restarts"] == 1
     assert watched.epochs() == list(range(1, EPOCHS + 1)), "an epoch was trained twice"
+    assert epochs_in_tensorboard(job) == watched.epochs()
+    # Every row once, whatever the shares: the last batch of 15 is one of 7 and one of 8.
+    best = facts["best"]
+    assert evaluated_by_keras(job) == pytest.approx(
+        (best["val_loss"], best["val_accuracy"]), abs=1e-6
+    )
+
+
+def test_a_store_that_is_away_for_a_while_costs_that_and_nothing_else(
+    undisturbed: dict[str, Any], tiny_job: Callable[..., Any], fit: Callable[..., Any]
+) -> None:
+    from catdog.storage import Location
+
+    whole = expected(undisturbed, tiny_job, fit)
+    with store_behind_a_door() as (door, uri):
+        # Its client tries for 6 s before it says that something is wrong.
+        facts, watched = fit(tiny_job(uri), {1: door.close}, door.open)
+        written = (Location.of(uri) / "tensorboard").list()
+    assert losses(facts) == whole, "to the last bit"
+    assert facts["train"]["restarts"] == 0
+    assert len(written) == EPOCHS, "TensorBoard's files are there too"
+    said = watched.lines()
+    assert re.match(r"\w+ .* failed \(AWS Error .+\); trying again in 1 s$", said[0]), said
+    what = said[0].partition(" failed")[0]
+    assert re.match(rf"{what} succeeded after \d+ s$", said[-1]), said
 
 
 def test_a_damaged_newest_checkpoint_costs_one_epoch(
@@ -85,3 +122,46 @@ def test_a_full_disk_is_named_and_leaves_the_last_checkpoint(
         fit(tiny_job(str(small_disk / "model")), {2: fill}, max_restarts=1)
     kept = sorted((small_disk / "model" / "checkpoints").glob("epoch-*.npz"))
     assert decode(kept[-1].read_bytes()).meta["epoch"] == len(kept) == 2
+
+
+def failed(fit: Any, job: Any, **options: Any) -> str:
+    """The line that a person is shown."""
+    from catdog.errors import RunFailed
+
+    with pytest.raises(RunFailed) as caught:
+        fit(job, **options)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def test_a_worker_that_is_killed_too_often_is_named_as_such(
+    tiny_job: Callable[..., Any], fit: Callable[..., Any]
+) -> None:
+    kill = send_to_one_worker(signal.SIGKILL)
+    line = failed(fit, tiny_job("killed"), after_epoch={1: kill, 2: kill}, max_restarts=1)
+    assert line == (
+        "training failed: a worker was killed (SIGKILL), perhaps out of memory (after 1 restart)"
+    )
+
+
+def test_a_missing_shard_is_named_with_its_path(
+    tmp_path: Path, tiny_job: Callable[..., Any], fit: Callable[..., Any]
+) -> None:
+    job = tiny_job("no-shard")
+    shard = tmp_path / "rows" / "train" / "0.arrow"
+    shard.unlink()
+    line = failed(fit, job, max_restarts=0)
+    assert line.startswith("training failed on a worker: FileNotFoundError: ")
+    assert str(shard) in line
+
+
+def test_what_one_worker_raises_is_told_and_not_what_it_does_to_the_others(
+    tmp_path: Path, tiny_job: Callable[..., Any], fit: Callable[..., Any]
+) -> None:
+    """Rank 0 alone writes, and a folder lies in its way."""
+    taken = tmp_path / "taken" / "checkpoints" / "best.npz"
+    taken.mkdir(parents=True)
+    line = failed(fit, tiny_job("taken"), max_restarts=0)
+    assert line.startswith("training failed on a worker: IsADirectoryError: "), line
+    assert str(taken) in line

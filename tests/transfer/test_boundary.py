@@ -63,7 +63,7 @@ def trained(job: TrainingJob) -> tuple[list[dict[str, Any]], Any]:
     from catdog.models.export import load_keras
     from catdog.training.inputs import open_dataset
     from catdog.training.loop import train_model
-    from catdog.training.trainee import Rank
+    from catdog.training.progress import Rank
     from catdog.training.watchdog import Watchdog
 
     keras.backend.clear_session()

@@ -1,0 +1,87 @@
+"""Where a worker stands among the others, and what its training has come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from catdog.training.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+#: Asked after every step, on all ranks alike; answers with a line when this group will lose a node.
+Warned = Callable[[], str | None]
+
+
+class TrainingDiverged(Exception):
+    """The loss is not finite any more; the same steps would give the same, so nothing is retried."""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Where this process stands among the workers, and whom it tells (rank 0 only)."""
+
+    rank: int
+    world_size: int
+    strategy: tf.distribute.Strategy
+    tell: Tell
+    report: Callable[[dict[str, Any]], None]
+    watchdog: Watchdog
+    warned: Warned = lambda: None
+
+    @property
+    def is_chief(self) -> bool:
+        return self.rank == 0
+
+    def say(self, line: str) -> None:
+        """A line for people, once and not from every worker."""
+        if self.is_chief:
+            self.tell({"kind": "say", "line": line})
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of an epoch that is done: its steps, its sums (loss, correct, rows), its seconds."""
+
+    step: int = 0
+    sums: Sequence[float] = (0.0, 0.0, 0.0)
+    seconds: float = 0.0
+
+
+@dataclass
+class Progress:
+    """What training has come to; restored from a checkpoint.
+
+    ``part`` is empty but in the checkpoint of a training that was warned in the middle of an epoch.
+    """
+
+    epoch: int = 0
+    part: Part = Part()
+    seconds: float = 0.0
+    best_epoch: int = 0
+    restarts: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, meta: Mapping[str, Any]) -> Progress:
+        """The inverse of :meth:`as_meta`."""
+        return cls(**{**meta, "part": Part(**meta.get("part", {}))})
+
+    def as_meta(self) -> dict[str, Any]:
+        """As values that JSON can hold, without losing a bit of the sums."""
+        return asdict(self)
+
+    def is_best(self, row: dict[str, Any]) -> bool:
+        """More validation accuracy, or as much at a lower loss."""
+        if not self.best_epoch:
+            return True
+        best = self.history[self.best_epoch - 1]
+        return (row["val_accuracy"], -row["val_loss"]) > (best["val_accuracy"], -best["val_loss"])
+
+    def exhausted(self, patience: int | None) -> bool:
+        return patience is not None and self.epoch - self.best_epoch >= patience

@@ -1,0 +1,35 @@
+"""A driver: trains the tiny job on as many of one to three workers as the cluster has.
+
+``python -m tests.faults.elastic_job FOLDER``, with RAY_ADDRESS set; prints every message of rank 0
+as a line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from catdog.cluster import connected
+from catdog.storage import Location
+from catdog.training.trainer import Workers, train
+
+from .tiny import make_job
+
+#: More than anybody waits for: the test ends it.
+EPOCHS = 1000
+
+
+def main(folder: Path) -> None:
+    workers = Workers(3, 1, False, "float32", span=(1, 3), resize_every_s=2)
+    with connected():
+        train(
+            [make_job(folder, "elastic", dropout=0.0, epochs=EPOCHS)],
+            workers,
+            Location.of(str(folder / "ray")),
+            lambda message: print(json.dumps(message), flush=True),
+        )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

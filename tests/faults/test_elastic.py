@@ -1,0 +1,152 @@
+"""A training with a range of workers follows the nodes of its cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from .elastic_job import EPOCHS
+from .tiny import make_job, train_here, write_rows
+
+NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head and two nodes of one core each, real raylets on this machine."""
+    from ray.cluster_utils import Cluster
+
+    # Ray's sockets lie in this folder and their paths may have 107 characters at most.
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    monkeypatch.setenv("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "0.5")
+    head = {**NODE, "include_dashboard": False, "temp_dir": folder}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        for _ in range(2):
+            cluster.add_node(**NODE)
+        yield cluster
+    finally:
+        cluster.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Job:
+    """The driver's process, and what it has told so far."""
+
+    def __init__(self, project: Path, folder: Path, cluster: Any) -> None:
+        self.told: list[dict[str, Any]] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.elastic_job", str(folder)],
+            cwd=project,
+            env=os.environ | {"RAY_ADDRESS": cluster.address},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def until(self, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The next message that fits."""
+        assert self.process.stdout is not None
+        other = []
+        for line in self.process.stdout:
+            if not line.startswith("{"):
+                other.append(line)
+                continue
+            self.told.append(json.loads(line))
+            if fits(self.told[-1]):
+                return self.told[-1]
+        raise AssertionError(f"never told; {self.told[-3:]} {''.join(other[-30:])}")
+
+    def epochs(self) -> list[dict[str, Any]]:
+        return [message for message in self.told if message["kind"] == "epoch"]
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def a_node_with_a_worker(cluster: Any) -> Any:
+    for node in cluster.worker_nodes:
+        raylet = node.all_processes["raylet"][0].process.pid
+        for process in psutil.Process(raylet).children(recursive=True):
+            if "ray::RayTrainWorker" in " ".join(process.cmdline()):
+                return node
+    raise AssertionError("no training worker outside the head")
+
+
+def give_notice(cluster: Any, node: Any, seconds: int) -> None:
+    """What a cloud tells of a spot machine, by Ray's own command."""
+    command = [
+        *(
+            str(Path(sys.executable).with_name("ray")),
+            "drain-node",
+            "--address",
+            cluster.address,
+            "--node-id",
+            node.node_id,
+        ),
+        *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"),
+        *("--deadline-remaining-seconds", str(seconds)),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def has_workers(count: int) -> Callable[[dict[str, Any]], bool]:
+    return lambda message: message.get("workers") == count
+
+
+def is_epoch(message: dict[str, Any]) -> bool:
+    return message["kind"] == "epoch"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_workers_come_and_go_with_their_nodes_and_the_result_is_that_of_one(
+    project: Path, tmp_path: Path, nodes: Any
+) -> None:
+    write_rows(tmp_path)
+    job = Job(project, tmp_path, nodes)
+    try:
+        job.until(has_workers(3))
+        job.until(is_epoch)
+        nodes.remove_node(a_node_with_a_worker(nodes), allow_graceful=False)
+        job.until(has_workers(2))
+        nodes.add_node(**NODE)
+        # Ray looks for nodes that have joined every 20 s.
+        job.until(has_workers(3))
+        job.until(is_epoch)
+        node = a_node_with_a_worker(nodes)
+        give_notice(nodes, node, seconds=5)
+        warning = job.until(lambda message: message["kind"] == "say")
+        nodes.remove_node(node, allow_graceful=False)
+        resumed = job.until(lambda message: message["kind"] == "resume")
+        job.until(is_epoch)
+    finally:
+        job.end()
+
+    assert re.match(
+        r"a node will be taken away in \d s; base_cnn has a checkpoint at step \d+ of epoch \d+$",
+        warning["line"],
+    )
+    assert resumed["workers"] == 2
+    assert f"step {resumed['step']} of epoch {resumed['epoch'] + 1}" in warning["line"]
+
+    rows = job.epochs()
+    assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1)), "twice or not at all"
+    alone = train_here(make_job(tmp_path, "alone", dropout=0.0, epochs=EPOCHS), len(rows))
+    for ours, theirs in zip(rows, alone, strict=True):
+        for key in ("loss", "accuracy", "val_loss", "val_accuracy"):
+            # The weights are the same to the last bit; the sum over ranks has another order.
+            assert ours[key] == pytest.approx(theirs[key], abs=1e-12), (key, ours, theirs)

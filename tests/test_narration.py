@@ -1,0 +1,73 @@
+"""How far a training is: a bar on a terminal, lines in a log."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import sys, time
+from catdog import narration
+from catdog.runs import Events
+from catdog.storage import Location
+
+narration.TELL_EVERY_S = 0.2
+narrator = narration.Narrator(Events(Location.of(sys.argv[1])))
+step = {"kind": "step", "model": "base_cnn", "phase": "scratch", "epoch": 2, "epochs": 3,
+        "steps": 40, "images_per_second": 231.4, "left_s": 83.0}
+for number in (10, 20, 30):
+    time.sleep(0.25)
+    narrator(step | {"step": number})
+time.sleep(0.3)
+narrator({"kind": "epoch", "model": "base_cnn", "epoch": 2, "epochs": 3, "seconds": 60.0,
+          "loss": 0.5, "accuracy": 0.75, "val_loss": 0.6, "val_accuracy": 0.7,
+          "images_per_second": 230.0})
+narrator.close()
+"""
+EPOCH = "base_cnn epoch 2/3  loss 0.5000  accuracy 0.7500  val_loss 0.6000  val_accuracy 0.7000"
+
+
+def command(tmp_path: Path) -> list[str]:
+    return [sys.executable, "-c", SCRIPT, str(tmp_path / "events.jsonl")]
+
+
+@pytest.mark.timeout(60)
+def test_a_terminal_shows_a_bar_with_steps_speed_and_time_left(
+    project: Path, tmp_path: Path
+) -> None:
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
+    with subprocess.Popen(
+        command(tmp_path), cwd=project, stdout=theirs, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        try:
+            while part := os.read(ours, 4096):
+                seen += part
+        except OSError:  # how Linux says that the other end is closed
+            pass
+        assert process.stderr is not None
+        assert process.wait() == 0, process.stderr.read().decode()
+    os.close(ours)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode())
+    assert re.search(r"base_cnn epoch 2/3 .* 75% +step 30/40  231 images/s  1:23 left", text), text
+    assert EPOCH in text
+
+
+@pytest.mark.timeout(60)
+def test_a_log_gets_a_line_now_and_then_and_no_bar(project: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(tmp_path), cwd=project, capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0] == "base_cnn epoch 2/3  step 10/40  231 images/s  1:23 left"
+    assert lines[-1].startswith(EPOCH)
+    assert len(lines) == 4
+    assert "\x1b" not in done.stdout

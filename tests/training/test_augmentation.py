@@ -1,0 +1,101 @@
+"""Augmentation beyond single photos, in graph mode as the step runs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from catdog.config import AugmentationSettings
+
+OFF = AugmentationSettings(horizontal_flip=False, rotation=0, zoom=0)
+
+
+def plain_photos(count: int = 16) -> tuple[Any, Any]:
+    """Dogs are white and cats are black: after mixing a photo's mean tells its label."""
+    labels = (np.arange(count) % 2).astype(np.float32)
+    pixels = np.zeros((count, 64, 64, 3), np.uint8)
+    pixels[labels == 1] = 255
+    return pixels, labels
+
+
+def mixed(**settings: float) -> tuple[Any, Any]:
+    import keras
+    import tensorflow as tf
+
+    from catdog.training.augmentation import make_mixing
+
+    keras.utils.set_random_seed(1)
+    layer = make_mixing(OFF.model_copy(update=settings))
+    assert layer is not None
+    pixels, labels = tf.function(layer)(*plain_photos())
+    return np.asarray(pixels), np.asarray(labels)
+
+
+@pytest.mark.parametrize(
+    "settings, tolerance",
+    [({"mixup": 0.8}, 1e-5), ({"cutmix": 1.0}, 0.05), ({"mixup": 0.8, "cutmix": 1.0}, 0.05)],
+    ids=["mixup", "cutmix", "one of both"],
+)
+def test_photos_are_mixed_as_their_labels_are(settings: dict[str, float], tolerance: float) -> None:
+    pixels, labels = mixed(**settings)
+    assert pixels.shape == (16, 64, 64, 3)
+    assert ((labels > 0.02) & (labels < 0.98)).any(), "nothing was mixed"
+    np.testing.assert_allclose(pixels.mean((1, 2, 3)) / 255, labels, atol=tolerance)
+
+
+def test_mixing_that_is_not_asked_for_is_none() -> None:
+    from catdog.training.augmentation import make_mixing
+
+    assert make_mixing(OFF) is None
+    assert make_mixing(None) is None
+
+
+def test_rand_augment_changes_photos_and_stays_in_their_range() -> None:
+    import keras
+    import tensorflow as tf
+
+    from catdog.training.augmentation import make_augmentation
+
+    keras.utils.set_random_seed(1)
+    layer = make_augmentation(OFF.model_copy(update={"rand_augment": 0.5}))
+    assert layer is not None
+    photos = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3)).astype(np.uint8)
+    drawn = np.asarray(tf.function(lambda rows: layer(rows, training=True))(photos))
+    assert drawn.shape == photos.shape
+    assert drawn.min() >= 0
+    assert drawn.max() <= 255
+    assert not np.allclose(drawn, photos, atol=1)
+
+
+def test_a_step_learns_from_mixed_photos() -> None:
+    import keras
+    import tensorflow as tf
+
+    from catdog.config import ScratchSettings
+    from catdog.training.augmentation import make_mixing
+    from catdog.training.optimization import make_optimizer
+    from catdog.training.step import GlobalStep
+
+    keras.utils.set_random_seed(2)
+    pixels, labels = plain_photos()
+    rows = keras.Input((64, 64, 3), dtype="uint8")
+    scaled = keras.layers.Rescaling(1 / 255.0, -0.5)(keras.layers.GlobalAveragePooling2D()(rows))
+    model = keras.Model(rows, keras.layers.Dense(1, name="logit")(scaled))
+    optimizer = make_optimizer(ScratchSettings(learning_rate=0.05))
+    optimizer.build(model.trainable_variables)
+    step = GlobalStep(
+        tf.distribute.get_strategy(),
+        model,
+        optimizer,
+        None,
+        label_smoothing=0.0,
+        row_dtype=np.uint8,
+        mixing=make_mixing(OFF.model_copy(update={"mixup": 0.4})),
+    )
+    weights = np.ones(len(labels), np.float32)
+    before = float(step.evaluate(pixels, labels, weights)[0])
+    for _ in range(40):
+        step.train(pixels, labels, weights, len(labels))
+    assert float(step.evaluate(pixels, labels, weights)[0]) < before / 2
