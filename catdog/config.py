@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from catdog.errors import UserError
 from catdog.secrets import without_secrets
 from catdog.sweep_settings import SweepSettings
+from catdog.tracking_settings import TrackingSettings
 
 ModelName = Literal["base_cnn", "resnet50v2", "inception_v3"]
 PresetName = Literal["sample", "laptop", "cluster"]
@@ -123,6 +124,9 @@ class FineTuneSettings(Settings):
 
 class ComputeSettings(Settings):
     workers: int = Field(2, ge=0, description="training workers; 0: all GPUs, else all nodes")
+    min_workers: int | None = Field(
+        None, ge=1, description="with so few it goes on when nodes are lost; none: half of them"
+    )
     use_gpu: bool | None = Field(None, description="none: GPUs where there are any")
     cpus_per_worker: int | None = Field(
         None, ge=1, description="none: what the cluster has, shared"
@@ -161,6 +165,7 @@ class Config(Settings):
     fine_tune: FineTuneSettings = FineTuneSettings()
     sweep: SweepSettings = SweepSettings()
     compute: ComputeSettings = ComputeSettings()
+    tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="after")
     def _models_fit(self) -> Config:
@@ -194,11 +199,11 @@ class Config(Settings):
     def identity(self) -> str:
         """Hash (12 hex digits) of what makes this the same run.
 
-        Left out: where it runs and is stored, and how many epochs, trials and seeds it may take,
+        Left out: where it runs, is stored and tracked, and how many epochs, trials and seeds it may take,
         so that the same command with more of them goes on with the same run.
         """
         tree = self.model_dump(
-            mode="json", exclude={"name", "storage", "compute", "preset", "seeds"}
+            mode="json", exclude={"name", "storage", "compute", "preset", "seeds", "tracking"}
         )
         tree["precision"] = self.compute.precision
         for section in ("scratch", "fine_tune"):

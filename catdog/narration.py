@@ -43,7 +43,8 @@ class Narrator:
         self._advance = None
 
     def _start(self, message: dict[str, Any]) -> None:
-        self.events.add("training", model=message["model"], phase=message["phase"])
+        facts = {key: value for key, value in message.items() if key != "kind"}
+        self.events.add("training", **facts)
 
     def _resume(self, message: dict[str, Any]) -> None:
         line = f"{message['model']}: going on after epoch {message['epoch']}"
@@ -52,6 +53,14 @@ class Narrator:
 
     def _say(self, message: dict[str, Any]) -> None:
         console.warn(message["line"])
+
+    def _node(self, message: dict[str, Any]) -> None:
+        address, cause = message["address"], message["cause"]
+        if message["lost"]:
+            console.warn(f"node {address} was lost" + (f": {cause}" if cause else ""))
+        else:
+            console.say(f"node {address} has come")
+        self.events.add("node", address=address, lost=message["lost"], cause=cause)
 
     def _step(self, message: dict[str, Any]) -> None:
         if self._advance is None:

@@ -60,6 +60,21 @@ def project() -> Path:
 
 
 @pytest.fixture(scope="session")
+def exact() -> list[str]:
+    """Flags of a job with one small model, no sweep, nothing random but the initial weights."""
+    return [
+        "--models=base_cnn",
+        "--trials=0",
+        "--set=data.drawings=240",
+        "--set=compute.precision=float32",
+        "--set=augmentation.horizontal_flip=false",
+        "--set=augmentation.rotation=0",
+        "--set=augmentation.zoom=0",
+        "--set=scratch.dropout=0",
+    ]
+
+
+@pytest.fixture(scope="session")
 def photos() -> Path:
     """The folder of real photographs; a test that asks for it is skipped where it is missing."""
     if reason := missing("photos"):

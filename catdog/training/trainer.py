@@ -38,6 +38,7 @@ class Workers:
         count: number of workers; with GPUs one each.
         cpus: CPU cores of each worker, also the threads it computes with.
         precision: Keras dtype policy, e.g. ``float32`` or ``mixed_bfloat16``.
+        least: after the loss of a node the group goes on with as few; ``None``: with all or not.
     """
 
     count: int
@@ -46,12 +47,20 @@ class Workers:
     precision: str
     max_restarts: int = 3
     stall_limit_s: int = 600
+    least: int | None = None
+
+    @property
+    def each(self) -> dict[str, int]:
+        """Ray's resources of one worker."""
+        return {"CPU": self.cpus} | ({"GPU": 1} if self.use_gpu else {})
 
     @classmethod
     def of(
         cls, settings: ComputeSettings, count: int, cpus: int, gpu: bool, policy: str
     ) -> Workers:
-        return cls(count, cpus, gpu, policy, settings.max_restarts, settings.stall_limit_s)
+        # Half by default: a worker's share of the global batch at most doubles, and so its memory.
+        least = min(settings.min_workers or (count + 1) // 2, count)
+        return cls(count, cpus, gpu, policy, settings.max_restarts, settings.stall_limit_s, least)
 
 
 def is_done(job: TrainingJob) -> bool:
@@ -84,7 +93,8 @@ def train(
     """Train ``jobs`` in order in one worker group; what is done already is not done again.
 
     ``on_message`` is called in the driver with what rank 0 tells: dicts with a ``kind`` of
-    ``start``, ``step``, ``epoch``, ``resume``, ``trained`` or ``say``.
+    ``start``, ``step``, ``epoch``, ``resume``, ``trained`` or ``say``, and of nodes that came or
+    went, with the kind ``node``.
 
     Returns:
         Facts for each job, in order.
@@ -105,10 +115,15 @@ def _fit(
     from ray.train.v2.api.exceptions import TrainingFailedError
     from ray.util.queue import Queue
 
+    from catdog.training.nodewatch import NodeWatch
+
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
-    messages = Queue(actor_options={"num_cpus": 0})
+    messages = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": _on_this_node()})
     listener = _Listener(messages, on_message)
     listener.start()
+    # Through the queue, so that one thread alone talks to the driver.
+    watch = NodeWatch(workers.each, workers.least or workers.count, messages.put_nowait)
+    watch.start()
     try:
         result = make_trainer(
             jobs,
@@ -123,10 +138,19 @@ def _fit(
     except TrainingFailedError as error:
         raise RunFailed(root_cause(error)) from error
     finally:
+        watch.finish()
         listener.finish()
         messages.shutdown()
     if isinstance(result.return_value, dict) and "failure" in result.return_value:
         raise RunFailed(result.return_value["failure"])
+
+
+def _on_this_node() -> Any:
+    """The driver's node: elsewhere the messages would be lost with a node."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def make_trainer(
@@ -142,13 +166,15 @@ def make_trainer(
         def _register_sigint_handler(self, controller: Any) -> None:
             """Ctrl-C raises in the driver as everywhere; Ray's handler would end it with 0 or 1."""
 
-    resources = {"CPU": workers.cpus} | ({"GPU": 1} if workers.use_gpu else {})
+    least = workers.least or workers.count
     return Interruptible(
         train_on_worker,
         train_loop_config={"jobs": list(jobs), "workers": workers, "messages": messages},
         tensorflow_config=ClusterSpecConfig(),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers.count, use_gpu=workers.use_gpu, resources_per_worker=resources
+            num_workers=(least, workers.count) if least < workers.count else workers.count,
+            use_gpu=workers.use_gpu,
+            resources_per_worker=workers.each,
         ),
         run_config=run_config,
     )
@@ -162,6 +188,7 @@ def train_on_worker(config: dict[str, Any]) -> dict[str, Any]:
     _prepare_process(workers)
     import keras
 
+    from catdog.training.backend import hosts
     from catdog.training.loop import train_model
     from catdog.training.trainee import Rank, TrainingDiverged
     from catdog.training.watchdog import Watchdog
@@ -176,11 +203,14 @@ def train_on_worker(config: dict[str, Any]) -> dict[str, Any]:
         report=ray.train.report,
         watchdog=Watchdog(workers.stall_limit_s),
     )
+    if rank.is_chief and rank.world_size < workers.count:
+        line = f"the training goes on with {rank.world_size} of {workers.count} workers"
+        rank.tell({"kind": "say", "line": line})
     for job in config["jobs"]:
         if is_done(job):
             continue
         if rank.is_chief:
-            rank.tell({"kind": "start", "model": job.name, "phase": job.phase})
+            rank.tell({"kind": "start", "model": job.name, "phase": job.phase, "workers": hosts()})
         keras.backend.clear_session()
         _set_graph_optimisation(job)
         keras.config.set_dtype_policy(workers.precision)

@@ -61,8 +61,10 @@ def sweep_fine_tuning(
 
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     folder = ledger.folder
-    # A failed trial is a result; it is not repeated.
-    alone = replace(cluster.workers, max_restarts=0)
+    # A failed trial is a result and not repeated, but a lost node is no trial's fault: its workers
+    # are started once more. All of them or none, as a group that may shrink would take the nodes
+    # of the trial beside it for its own.
+    alone = replace(cluster.workers, max_restarts=1, least=None)
 
     def run_trial(config: dict[str, Any]) -> None:
         _run_trial(job_of(config["point"], ledger.output(config["trial"])), alone, folder)
@@ -86,6 +88,8 @@ def sweep_fine_tuning(
             name="tune",
             storage_path=(folder / "ray").uri,
             callbacks=[_recorder(ledger, on_result)],
+            # For a trial's own process, which may be on the lost node.
+            failure_config=tune.FailureConfig(max_failures=1),
             verbose=0,
         ),
     )
@@ -122,13 +126,22 @@ def _proposer(ledger: Ledger, keys: list[str]) -> Any:
 
 
 def _run_trial(job: TrainingJob, workers: Workers, folder: Location) -> None:
-    """Runs in Tune's trial actor: one Ray Train run, whose epochs Tune sees."""
+    """Runs in Tune's trial actor: one Ray Train run, whose epochs Tune sees.
+
+    Tune repeats it when it raises, and cannot be told that only a lost process deserves it: so what
+    failed by itself is noted, and fails again at once.
+    """
     import ray.train
     from ray import tune
     from ray.train.v2.api.exceptions import TrainingFailedError
     from ray.tune.integration.ray_train import TuneReportCallback
 
     trial = tune.get_context().get_trial_id()
+    failed = Location.of(job.output) / f"failed-{trial}.txt"
+    if failed.exists():
+        raise RunFailed(failed.read_text())
+    # Of a first attempt whose process was lost; its workers' cores would stay reserved.
+    _free_group(folder / "groups" / trial)
     run_config = ray.train.RunConfig(
         name=f"trial-{trial}",
         storage_path=(folder / "ray").uri,
@@ -136,10 +149,12 @@ def _run_trial(job: TrainingJob, workers: Workers, folder: Location) -> None:
     )
     try:
         result = make_trainer([job], workers, run_config).fit()
+        cause = (result.return_value or {}).get("failure")
     except TrainingFailedError as error:
-        raise RunFailed(root_cause(error)) from error
-    if "failure" in (result.return_value or {}):
-        raise RunFailed(result.return_value["failure"])
+        cause = root_cause(error)
+    if cause:
+        failed.write_text(cause)
+        raise RunFailed(cause)
 
 
 def _group_noter(target: Location) -> Any:
