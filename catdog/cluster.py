@@ -95,7 +95,7 @@ class Resources:
 
 
 def wait_for(workers: Workers, say: Callable[[str], None]) -> None:
-    """Wait until the cluster has what ``workers`` need; every 30 s say what is missing."""
+    """Wait until the cluster has what the least ``workers`` need; every 30 s say what is missing."""
     import ray
     from ray.autoscaler.sdk import request_resources
 
@@ -105,14 +105,14 @@ def wait_for(workers: Workers, say: Callable[[str], None]) -> None:
     while True:
         have = ray.cluster_resources()
         missing = {
-            kind: need * workers.count - int(have.get(kind, 0)) for kind, need in each.items()
+            kind: need * workers.least - int(have.get(kind, 0)) for kind, need in each.items()
         }
         lacking = ", ".join(f"{count} {kind}" for kind, count in missing.items() if count > 0)
         if not lacking:
             break
         if not asked:
             asked = True
-            request_resources(bundles=[each] * workers.count)
+            request_resources(bundles=[each] * workers.least)
         if time.monotonic() - told >= TELL_EVERY_S:
             told = time.monotonic()
             say(f"waiting for the cluster to grow: {lacking} more ({told - started:.0f} s)")
@@ -125,7 +125,8 @@ def wait_for(workers: Workers, say: Callable[[str], None]) -> None:
 def plan_workers(config: Config, resources: Resources) -> Workers:
     """How many workers with what each.
 
-    GPUs where there are any (one worker each), else CPU workers that share the cores evenly.
+    GPUs where there are any (one worker each), else CPU workers that share the cores evenly. Where
+    ``min_workers`` allows it, as many as the cluster has room for.
 
     Raises:
         UserError: more is asked for than the cluster has.
@@ -134,16 +135,21 @@ def plan_workers(config: Config, resources: Resources) -> Workers:
     use_gpu = compute.use_gpu if compute.use_gpu is not None else resources.gpus > 0
     if use_gpu and not resources.gpus:
         raise UserError("--use-gpu: this cluster has no GPU; leave the flag out to use its CPUs")
-    count = compute.workers or (resources.gpus if use_gpu else resources.nodes)
-    if use_gpu and count > resources.gpus:
+    most = compute.workers or (resources.gpus if use_gpu else resources.nodes)
+    least = compute.min_workers or most
+    most = max(least, most)
+    if use_gpu and least > resources.gpus:
         raise UserError(
-            f"--workers {count}: this cluster has {resources.gpus} GPUs, one for each worker"
+            f"--workers {least}: this cluster has {resources.gpus} GPUs, one for each worker"
         )
-    if count > resources.cpus:
-        raise UserError(f"--workers {count}: this cluster has {resources.cpus} CPU cores")
+    if least > resources.cpus:
+        raise UserError(f"--workers {least}: this cluster has {resources.cpus} CPU cores")
     # With GPUs a worker's cores only feed it.
-    cpus = compute.cpus_per_worker or max(1, min(resources.cpus // count, 4 if use_gpu else 64))
-    return Workers.of(compute, count, cpus, use_gpu, _policy(config, use_gpu))
+    cpus = compute.cpus_per_worker or max(1, min(resources.cpus // most, 4 if use_gpu else 64))
+    fitting = min(resources.cpus // cpus, resources.gpus if use_gpu else most)
+    count = min(most, max(least, fitting))
+    span = (least, most) if least < most else None
+    return Workers.of(compute, count, cpus, use_gpu, _policy(config, use_gpu), span)
 
 
 def _policy(config: Config, use_gpu: bool) -> str:

@@ -125,7 +125,10 @@ class FineTuneSettings(Settings):
 class ComputeSettings(Settings):
     workers: int = Field(2, ge=0, description="training workers; 0: all GPUs, else all nodes")
     min_workers: int | None = Field(
-        None, ge=1, description="with so few it goes on when nodes are lost; none: half of them"
+        None, ge=1, description="train with as few while nodes are missing; none: with all or not"
+    )
+    resize_every_s: int = Field(
+        60, ge=1, description="with min_workers: how often to look for nodes that have joined"
     )
     use_gpu: bool | None = Field(None, description="none: GPUs where there are any")
     cpus_per_worker: int | None = Field(

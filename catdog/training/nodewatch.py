@@ -78,14 +78,11 @@ class NodeWatch(threading.Thread):
             self._lacking_since = self._told = now
         elif now - self._told >= TELL_EVERY_S:
             self._told = now
-            self.tell(
-                {
-                    "kind": "say",
-                    "line": f"the training waits for nodes: {fitting} of at least {self.least} "
-                    f"workers fit ({now - self._lacking_since:.0f} s); Ctrl-C and the same command "
-                    "with fewer --workers go on without",
-                }
-            )
+            waited = f"{fitting} of at least {self.least} workers fit"
+            line = f"the training waits for nodes: {waited} ({now - self._lacking_since:.0f} s)"
+            if fitting:
+                line += f"; --set compute.min_workers={fitting} goes on with them"
+            self.tell({"kind": "say", "line": line})
 
 
 def _first_line(text: str) -> str:

@@ -7,8 +7,7 @@ All models of a run are trained one after the other in one worker group: startin
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from catdog.errors import RunFailed, UserError
 from catdog.storage import Location
 from catdog.training.inputs import open_inputs
 from catdog.training.job import TrainingJob
+from catdog.training.messages import Listener, OnMessage, on_this_node
 
 #: Ray Train's controller looks at its workers so often. Its default of 2 s makes every epoch last
 #: at least that long.
@@ -27,7 +27,9 @@ DONE = "trained.json"
 #: A training of fewer steps does not earn back what optimising its graph costs.
 SHORT_STEPS = 100
 
-OnMessage = Callable[[dict[str, Any]], None]
+#: So often a group is started in vain, a minute each time, while its nodes are missing; then the
+#: training fails, for a spot node that was not replaced in ten minutes may never be.
+STARTS = 10
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,11 @@ class Workers:
     """The worker group to train with, decided once for a run.
 
     Attributes:
-        count: number of workers; with GPUs one each.
+        count: number of workers that the cluster has room for; with GPUs one each.
         cpus: CPU cores of each worker, also the threads it computes with.
         precision: Keras dtype policy, e.g. ``float32`` or ``mixed_bfloat16``.
-        least: after the loss of a node the group goes on with as few; ``None``: with all or not.
+        span: fewest and most workers, where a training goes on with what the cluster has.
+        resize_every_s: how often it then looks for nodes that have joined.
     """
 
     count: int
@@ -47,20 +50,34 @@ class Workers:
     precision: str
     max_restarts: int = 3
     stall_limit_s: int = 600
-    least: int | None = None
+    span: tuple[int, int] | None = None
+    resize_every_s: int = 60
+
+    @classmethod
+    def of(
+        cls,
+        settings: ComputeSettings,
+        count: int,
+        cpus: int,
+        gpu: bool,
+        policy: str,
+        span: tuple[int, int] | None = None,
+    ) -> Workers:
+        restarts, stall_s = settings.max_restarts, settings.stall_limit_s
+        return cls(count, cpus, gpu, policy, restarts, stall_s, span, settings.resize_every_s)
+
+    @property
+    def least(self) -> int:
+        """How many there must be for a training to start."""
+        return self.span[0] if self.span else self.count
 
     @property
     def each(self) -> dict[str, int]:
         """Ray's resources of one worker."""
         return {"CPU": self.cpus} | ({"GPU": 1} if self.use_gpu else {})
 
-    @classmethod
-    def of(
-        cls, settings: ComputeSettings, count: int, cpus: int, gpu: bool, policy: str
-    ) -> Workers:
-        # Half by default: a worker's share of the global batch at most doubles, and so its memory.
-        least = min(settings.min_workers or (count + 1) // 2, count)
-        return cls(count, cpus, gpu, policy, settings.max_restarts, settings.stall_limit_s, least)
+    def __str__(self) -> str:
+        return f"{self.span[0]} to {self.span[1]} workers" if self.span else f"{self.count} workers"
 
 
 def is_done(job: TrainingJob) -> bool:
@@ -118,11 +135,11 @@ def _fit(
     from catdog.training.nodewatch import NodeWatch
 
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
-    messages = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": _on_this_node()})
-    listener = _Listener(messages, on_message)
+    messages = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
+    listener = Listener(messages, on_message)
     listener.start()
     # Through the queue, so that one thread alone talks to the driver.
-    watch = NodeWatch(workers.each, workers.least or workers.count, messages.put_nowait)
+    watch = NodeWatch(workers.each, workers.least, messages.put_nowait)
     watch.start()
     try:
         result = make_trainer(
@@ -131,9 +148,12 @@ def _fit(
             ray.train.RunConfig(
                 name="train",
                 storage_path=folder.uri,
-                failure_config=ray.train.FailureConfig(max_failures=workers.max_restarts),
+                failure_config=ray.train.FailureConfig(
+                    max_failures=workers.max_restarts, controller_failure_limit=STARTS
+                ),
             ),
             messages,
+            elastic=True,
         ).fit()
     except TrainingFailedError as error:
         raise RunFailed(root_cause(error)) from error
@@ -145,18 +165,19 @@ def _fit(
         raise RunFailed(result.return_value["failure"])
 
 
-def _on_this_node() -> Any:
-    """The driver's node: elsewhere the messages would be lost with a node."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-
-
 def make_trainer(
-    jobs: Sequence[TrainingJob], workers: Workers, run_config: Any, messages: Any = None
+    jobs: Sequence[TrainingJob],
+    workers: Workers,
+    run_config: Any,
+    messages: Any = None,
+    *,
+    elastic: bool = False,
 ) -> Any:
-    """The ``TensorflowTrainer`` for ``jobs``; ``messages`` is the queue that rank 0 tells to."""
+    """The ``TensorflowTrainer`` for ``jobs``; ``messages`` is the queue that rank 0 tells to.
+
+    ``elastic`` trains with as many workers of ``workers.span`` as the cluster has, nodes that are
+    lost and nodes that join included. Trials of a sweep share the cluster and keep their number.
+    """
     import ray.train
     from ray.train.tensorflow import TensorflowTrainer
 
@@ -166,13 +187,13 @@ def make_trainer(
         def _register_sigint_handler(self, controller: Any) -> None:
             """Ctrl-C raises in the driver as everywhere; Ray's handler would end it with 0 or 1."""
 
-    least = workers.least or workers.count
     return Interruptible(
         train_on_worker,
         train_loop_config={"jobs": list(jobs), "workers": workers, "messages": messages},
         tensorflow_config=ClusterSpecConfig(),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=(least, workers.count) if least < workers.count else workers.count,
+            num_workers=workers.span if elastic and workers.span else workers.count,
+            elastic_resize_monitor_interval_s=workers.resize_every_s,
             use_gpu=workers.use_gpu,
             resources_per_worker=workers.each,
         ),
@@ -203,14 +224,12 @@ def train_on_worker(config: dict[str, Any]) -> dict[str, Any]:
         report=ray.train.report,
         watchdog=Watchdog(workers.stall_limit_s),
     )
-    if rank.is_chief and rank.world_size < workers.count:
-        line = f"the training goes on with {rank.world_size} of {workers.count} workers"
-        rank.tell({"kind": "say", "line": line})
     for job in config["jobs"]:
         if is_done(job):
             continue
         if rank.is_chief:
-            rank.tell({"kind": "start", "model": job.name, "phase": job.phase, "workers": hosts()})
+            start = {"model": job.name, "phase": job.phase, "workers": rank.world_size}
+            rank.tell({"kind": "start", **start, "nodes": hosts()})
         keras.backend.clear_session()
         _set_graph_optimisation(job)
         keras.config.set_dtype_policy(workers.precision)
@@ -271,27 +290,3 @@ def root_cause(error: BaseException) -> str:
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     text = lines[-1] if lines else type(cause).__name__
     return f"training failed on a worker: {text[:300]}"
-
-
-class _Listener(threading.Thread):
-    """Hands the workers' messages to the driver, in order, until told to finish."""
-
-    def __init__(self, messages: Any, on_message: OnMessage) -> None:
-        super().__init__(name="training-messages", daemon=True)
-        self.messages = messages
-        self.on_message = on_message
-        self.finished = threading.Event()
-
-    def run(self) -> None:
-        from ray.util.queue import Empty
-
-        while True:
-            try:
-                self.on_message(self.messages.get(timeout=0.3))
-            except Empty:
-                if self.finished.is_set():
-                    return
-
-    def finish(self) -> None:
-        self.finished.set()
-        self.join(timeout=30)

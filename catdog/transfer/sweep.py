@@ -62,9 +62,8 @@ def sweep_fine_tuning(
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     folder = ledger.folder
     # A failed trial is a result and not repeated, but a lost node is no trial's fault: its workers
-    # are started once more. All of them or none, as a group that may shrink would take the nodes
-    # of the trial beside it for its own.
-    alone = replace(cluster.workers, max_restarts=1, least=None)
+    # are started once more.
+    alone = replace(cluster.workers, max_restarts=1)
 
     def run_trial(config: dict[str, Any]) -> None:
         _run_trial(job_of(config["point"], ledger.output(config["trial"])), alone, folder)

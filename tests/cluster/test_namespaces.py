@@ -30,6 +30,9 @@ SMALL = [
     "--workers=2",
 ]
 
+#: Go on with one worker where there is no other.
+FEWER = "--set=compute.min_workers=1"
+
 #: From the cut of the link to the end of the job, seconds. Ray misses the node after some 5 s as
 #: the fixture sets it (62 s by default), TensorFlow its peer after 10 to 20 s; then the group's
 #: new start may once wait in vain for the node (RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S, 60 s),
@@ -184,13 +187,13 @@ def test_one_job_trains_on_two_hosts(hosts: Hosts, project: Path) -> None:
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     (training,) = events(storage / "whole", "training")
-    assert sorted(training["workers"]) == list(hosts.addresses), "a worker on each host"
+    assert sorted(training["nodes"]) == list(hosts.addresses), "a worker on each host"
     assert output.strip().splitlines()[-1] == str(storage / "whole" / "report.html")
 
 
 def test_a_cut_link_costs_part_of_an_epoch_and_is_named(hosts: Hosts, project: Path) -> None:
     storage = hosts.folder / "runs"
-    process = hosts.train(project, f"--storage={storage}", "--name=cut", "--epochs=4")
+    process = hosts.train(project, f"--storage={storage}", "--name=cut", "--epochs=4", FEWER)
     assert process.stdout is not None
     seen = list(_until(process, "base_cnn epoch 2/4"))
     hosts.cut()
@@ -203,7 +206,7 @@ def test_a_cut_link_costs_part_of_an_epoch_and_is_named(hosts: Hosts, project: P
     lost = [line for line in seen if line.startswith(f"note: node {hosts.addresses[1]} was lost")]
     assert len(lost) == 1, whole
     assert "Traceback" not in whole
-    before, after = (event["workers"] for event in events(storage / "cut", "training"))
+    before, after = (event["nodes"] for event in events(storage / "cut", "training"))
     assert sorted(before) == list(hosts.addresses)
     assert after == [hosts.addresses[0]], "it went on on the host that was left"
     epochs = [event["epoch"] for event in events(storage / "cut", "epoch")]
