@@ -61,12 +61,9 @@ def sweep_fine_tuning(
 
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     folder = ledger.folder
-    # A failed trial is a result and not repeated, but a lost node is no trial's fault: its workers
-    # are started once more.
-    alone = replace(cluster.workers, max_restarts=1)
 
     def run_trial(config: dict[str, Any]) -> None:
-        _run_trial(job_of(config["point"], ledger.output(config["trial"])), alone, folder)
+        _run_trial(job_of(config["point"], ledger.output(config["trial"])), cluster.workers, folder)
 
     tuner = tune.Tuner(
         tune.with_resources(run_trial, TRIAL_RESOURCES),
@@ -146,14 +143,33 @@ def _run_trial(job: TrainingJob, workers: Workers, folder: Location) -> None:
         storage_path=(folder / "ray").uri,
         callbacks=[TuneReportCallback(), _group_noter(folder / "groups" / trial)],
     )
-    try:
-        result = make_trainer([job], workers, run_config).fit()
-        cause = (result.return_value or {}).get("failure")
-    except TrainingFailedError as error:
-        cause = root_cause(error)
+    # Ray Train's own restarts would repeat what failed by itself too.
+    alone = replace(workers, max_restarts=0)
+    cause = None
+    for left in reversed(range(1 + workers.max_restarts)):
+        try:
+            result = make_trainer([job], alone, run_config).fit()
+            cause = (result.return_value or {}).get("failure")
+            break
+        except TrainingFailedError as error:
+            cause = root_cause(error)
+            if not left or not _was_lost(error):
+                break
     if cause:
         failed.write_text(cause)
         raise RunFailed(cause)
+
+
+def _was_lost(error: Any) -> bool:
+    """Whether a worker's process ended, with its node perhaps, rather than raised something."""
+    from ray.exceptions import RayActorError
+
+    failures = (getattr(error, "worker_failures", None) or {}).values()
+    causes = [getattr(failure, "health_check_failure", failure) for failure in failures]
+    # What the other workers of its group say, who may be heard first.
+    return any(
+        isinstance(c, RayActorError) or "Collective ops is aborted" in str(c) for c in causes
+    )
 
 
 def _group_noter(target: Location) -> Any:
