@@ -268,14 +268,20 @@ def _set_graph_optimisation(job: TrainingJob) -> None:
 def _strategy(workers: Workers) -> Any:
     import tensorflow as tf
 
+    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=communication(workers))
+
+
+def communication(workers: Workers) -> Any:
+    """TensorFlow's options for the collectives: NCCL between GPUs, a ring between CPUs."""
+    import tensorflow as tf
+
     implementation = tf.distribute.experimental.CommunicationImplementation
-    options = tf.distribute.experimental.CommunicationOptions(
+    return tf.distribute.experimental.CommunicationOptions(
         implementation=implementation.NCCL if workers.use_gpu else implementation.RING,
         # No timeout_seconds: TensorFlow 2.21 starts a sleeping thread for every collective that has
         # one (SchedNonBlockingClosureAfter), which after some thousand collectives aborts the
         # process. The watchdog is the time limit.
     )
-    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
 
 
 def root_cause(error: BaseException) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from catdog.training.trainer import Workers, communication
+
 #: Runs by itself: Ray says it has two GPUs, and hands each worker's number to it.
 PLAN = """
 import json, os, tempfile
@@ -42,19 +44,15 @@ except UserError as error:
 ray.shutdown()
 import shutil
 shutil.rmtree(folder, ignore_errors=True)
-
-from catdog.training.trainer import _strategy
-strategy = _strategy(workers)
 print(json.dumps({
     "count": workers.count, "each": workers.each,
     "precision": workers.precision, "gpus": sorted(gpus), "refusal": refusal,
-    "collectives": strategy.extended._communication_options.implementation.name,
 }))
 """
 
 
 @pytest.mark.timeout(90)
-def test_every_gpu_gets_one_worker_in_mixed_precision_with_nccl(project: Path) -> None:
+def test_every_gpu_gets_one_worker_in_mixed_precision(project: Path) -> None:
     environment = {key: text for key, text in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
     done = subprocess.run(
         [sys.executable, "-c", PLAN],
@@ -72,5 +70,10 @@ def test_every_gpu_gets_one_worker_in_mixed_precision_with_nccl(project: Path) -
         "precision": "mixed_bfloat16",
         "gpus": ["0", "1"],
         "refusal": "--workers 3: this cluster has 2 GPUs, one for each worker",
-        "collectives": "NCCL",
     }
+
+
+@pytest.mark.parametrize("gpu, collectives", [(True, "NCCL"), (False, "RING")])
+def test_gpus_talk_through_nccl_and_cpus_in_a_ring(gpu: bool, collectives: str) -> None:
+    workers = Workers(count=2, cpus=1, use_gpu=gpu, precision="float32")
+    assert communication(workers).implementation.name == collectives
