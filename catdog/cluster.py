@@ -99,7 +99,7 @@ def wait_for(workers: Workers, say: Callable[[str], None]) -> None:
     import ray
     from ray.autoscaler.sdk import request_resources
 
-    each = {"CPU": workers.cpus} | ({"GPU": 1} if workers.use_gpu else {})
+    each = workers.each
     started = told = time.monotonic()
     asked = False
     while True:

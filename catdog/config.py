@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from catdog.errors import UserError
 from catdog.secrets import without_secrets
 from catdog.sweep_settings import SweepSettings
+from catdog.tracking_settings import TrackingSettings
 
 ModelName = Literal["base_cnn", "resnet50v2", "inception_v3"]
 PresetName = Literal["sample", "laptop", "cluster"]
@@ -180,6 +181,7 @@ class Config(Settings):
     fine_tune: FineTuneSettings = FineTuneSettings()
     sweep: SweepSettings = SweepSettings()
     compute: ComputeSettings = ComputeSettings()
+    tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="after")
     def _models_fit(self) -> Config:
@@ -213,11 +215,11 @@ class Config(Settings):
     def identity(self) -> str:
         """Hash (12 hex digits) of what makes this the same run.
 
-        Left out: where it runs and is stored, and how many epochs, trials and seeds it may take,
+        Left out: where it runs, is stored and tracked, and how many epochs, trials and seeds it may take,
         so that the same command with more of them goes on with the same run.
         """
         tree = self.model_dump(
-            mode="json", exclude={"name", "storage", "compute", "preset", "seeds"}
+            mode="json", exclude={"name", "storage", "compute", "preset", "seeds", "tracking"}
         )
         tree["precision"] = self.compute.precision
         for section in ("scratch", "fine_tune"):
@@ -261,54 +263,6 @@ def digest(tree: Any) -> str:
     """Hash of a JSON-able value, 12 hex digits, the same for equal values."""
     text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def sample() -> Config:
-    """The built-in drawings at 96 pixels: the whole job in a few minutes on a laptop."""
-    return Config(
-        preset="sample",
-        data=DataSettings(image_size=96, drawings=240),
-        # Small batches: batch normalisation's moving statistics need some hundred steps.
-        batch_size=16,
-        model_image_size={"resnet50v2": 64},
-        augmentation=AugmentationSettings(rotation=0.05, zoom=0.1),
-        scratch=ScratchSettings(epochs=6, backbone_epochs=2),
-        fine_tune=FineTuneSettings(epochs=2),
-        sweep=SweepSettings(trials=3, epochs=2),
-    )
-
-
-def laptop() -> Config:
-    """Some thousand photos on two cores, in less than an hour and a half."""
-    return Config(
-        preset="laptop",
-        data=DataSettings(image_size=160),
-        batch_size=32,
-        model_image_size={"base_cnn": 128, "resnet50v2": 96},
-        augmentation=AugmentationSettings(rotation=0.04, zoom=0.15, translation=0.1, contrast=0.2),
-        scratch=ScratchSettings(epochs=25, backbone_epochs=3, ema_momentum=0.99),
-        fine_tune=FineTuneSettings(epochs=4, unfrozen_blocks="all"),
-        sweep=SweepSettings(
-            trials=4, epochs=2, learning_rate=(5e-5, 5e-4), unfrozen_blocks=(4, 8, "all")
-        ),
-    )
-
-
-def cluster() -> Config:
-    """All of a cluster, 224 pixels, to convergence."""
-    return Config(
-        preset="cluster",
-        data=DataSettings(image_size=224),
-        batch_size=256,
-        augmentation=AugmentationSettings(rotation=0.04, zoom=0.15, translation=0.1, contrast=0.2),
-        scratch=ScratchSettings(epochs=90, patience=15, ema_momentum=0.999),
-        fine_tune=FineTuneSettings(epochs=20, patience=5),
-        sweep=SweepSettings(trials=16, epochs=8),
-        compute=ComputeSettings(workers=0),
-    )
-
-
-PRESETS = {"sample": sample, "laptop": laptop, "cluster": cluster}
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

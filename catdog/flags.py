@@ -15,8 +15,9 @@ from typing import Any, NoReturn
 
 import yaml
 
-from catdog.config import MODEL_NAMES, PRESETS, Config, merged
+from catdog.config import MODEL_NAMES, Config, merged
 from catdog.errors import UserError
+from catdog.presets import PRESETS
 from catdog.storage import Location
 
 
@@ -131,6 +132,11 @@ def _where_group(parser: argparse.ArgumentParser) -> Any:
         "--config", metavar="FILE", help="settings as YAML, e.g. a run's config.yaml"
     )
     where.add_argument(
+        "--track",
+        choices=("mlflow",),
+        help="tell a tracking server too: the one at MLFLOW_TRACKING_URI (or tracking.uri)",
+    )
+    where.add_argument(
         "--set",
         metavar="KEY=VALUE",
         action="append",
@@ -243,6 +249,7 @@ def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
         "max_rejected": ("data", "max_rejected"),
         "storage": ("storage",),
         "name": ("name",),
+        "track": ("tracking", "to"),
         "models": ("models",),
         "epochs": ("scratch", "epochs"),
         "fine_tune_epochs": ("fine_tune", "epochs"),

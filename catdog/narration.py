@@ -55,7 +55,8 @@ class Narrator:
         self._advance = None
 
     def _start(self, message: dict[str, Any]) -> None:
-        self.events.add("training", model=message["model"], phase=message["phase"])
+        facts = {key: value for key, value in message.items() if key != "kind"}
+        self.events.add("training", **facts)
 
     def _resume(self, message: dict[str, Any]) -> None:
         workers = f"{message['workers']} worker" + ("s" if message["workers"] > 1 else "")
@@ -68,6 +69,14 @@ class Narrator:
 
     def _say(self, message: dict[str, Any]) -> None:
         console.warn(message["line"])
+
+    def _node(self, message: dict[str, Any]) -> None:
+        address, cause = message["address"], message["cause"]
+        if message["lost"]:
+            console.warn(f"node {address} was lost" + (f": {cause}" if cause else ""))
+        else:
+            console.say(f"node {address} has come")
+        self.events.add("node", address=address, lost=message["lost"], cause=cause)
 
     def _step(self, message: dict[str, Any]) -> None:
         label = f"{message['model']} epoch {message['epoch']}/{message['epochs']}"

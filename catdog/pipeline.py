@@ -28,6 +28,7 @@ from catdog.recording import write_model_files
 from catdog.runs import RunDirectory, lease
 from catdog.session import Session
 from catdog.storage import Location
+from catdog.tracking import tracked
 from catdog.training.job import TrainingJob
 from catdog.training.trainer import Workers
 
@@ -70,7 +71,8 @@ def _at_work(config: Config, run: RunDirectory) -> Iterator[Session]:
     check(config)
     with lease(run, say=console.say), Session.of(run, config, versions()) as session:
         console.say(f"run {config.run_name} in {run.root}")
-        with console.chatter_to(_library_log(config)), connected():
+        chatter = console.chatter_to(_library_log(config))
+        with chatter, connected(), tracked(config, run, session):
             yield session
 
 

@@ -14,6 +14,7 @@ from catdog.models.registry import boundary
 from catdog.models.weights import check_source
 from catdog.runs import RunDirectory
 from catdog.storage import Location
+from catdog.tracking import check_tracking
 from catdog.training.trainer import Workers
 
 #: Milliseconds that one photo of 128 pixels a side costs one core in training, forward and back,
@@ -42,8 +43,10 @@ def check(config: Config) -> Survey:
     """The part that needs no cluster and takes a moment; done before every run.
 
     Raises:
-        UserError: no such photos or weights, one class only, not enough disk.
+        UserError: no such photos or weights, one class only, not enough disk, no tracking server
+            named.
     """
+    check_tracking(config.tracking)
     for name in config.models:
         check_source(name, config.weights_of(name))
         check_kept_views(config, name)

@@ -23,7 +23,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -135,6 +135,8 @@ class Events:
 
     target: Location
     lines: list[str] = field(default_factory=list)
+    #: Called with each event once it is written.
+    heard: Callable[[dict[str, Any]], None] | None = None
 
     @classmethod
     def open(cls, run: RunDirectory) -> Events:
@@ -145,8 +147,11 @@ class Events:
             return cls(target)
 
     def add(self, kind: str, **facts: Any) -> None:
-        self.lines.append(json.dumps({"time": now(), "event": kind, **facts}, ensure_ascii=False))
+        event = {"time": now(), "event": kind, **facts}
+        self.lines.append(json.dumps(event, ensure_ascii=False))
         self.target.write_text("\n".join(self.lines) + "\n")
+        if self.heard is not None:
+            self.heard(event)
 
 
 @contextmanager

@@ -60,6 +60,21 @@ def project() -> Path:
 
 
 @pytest.fixture(scope="session")
+def exact() -> list[str]:
+    """Flags of a job with one small model, no sweep, nothing random but the initial weights."""
+    return [
+        "--models=base_cnn",
+        "--trials=0",
+        "--set=data.drawings=240",
+        "--set=compute.precision=float32",
+        "--set=augmentation.horizontal_flip=false",
+        "--set=augmentation.rotation=0",
+        "--set=augmentation.zoom=0",
+        "--set=scratch.dropout=0",
+    ]
+
+
+@pytest.fixture(scope="session")
 def photos() -> Path:
     """The folder of real photographs; a test that asks for it is skipped where it is missing."""
     if reason := missing("photos"):
@@ -113,12 +128,13 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Fin
     import numpy as np
     import yaml
 
-    from catdog.config import PRESETS, DataSettings
+    from catdog.config import DataSettings
     from catdog.data import sample
     from catdog.data.prepare import prepare
     from catdog.evaluation.predict import predict
     from catdog.models import registry
     from catdog.models.export import save_keras
+    from catdog.presets import PRESETS
     from catdog.report import build
     from catdog.runs import RunDirectory
     from catdog.storage import Location

@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from catdog.cluster import Resources, plan_workers
-from catdog.config import PRESETS, Config
+from catdog.config import Config
 from catdog.errors import UserError
 from catdog.flags import config_from, training_parser
+from catdog.presets import PRESETS
 
 
 def parsed(*arguments: str) -> Config:

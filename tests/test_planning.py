@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from catdog.config import Config, FineTuneSettings, laptop
+from catdog.config import Config, FineTuneSettings
 from catdog.data.prepare import PreparedSet
 from catdog.models.registry import POOLED
 from catdog.models.weights import Weights
 from catdog.narration import RepeatNarrator
 from catdog.planning import Plan
+from catdog.presets import laptop
 from catdog.runs import Events, RunDirectory
 from catdog.storage import Location
 from catdog.transfer.features import FeatureSet

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from catdog.config import Config, laptop
+from catdog.config import Config
 from catdog.errors import UserError
 from catdog.preflight import check_kept_views
+from catdog.presets import laptop
 
 
 def config(views: int, blocks: Any, **sweep: Any) -> Config:

@@ -42,12 +42,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     import ray
 
     from catdog.cluster import Resources, plan_workers
-    from catdog.config import PRESETS
     from catdog.evaluation.batch import BATCH, Pool
+    from catdog.presets import PRESETS
 
     cores = len(os.sched_getaffinity(0))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=cores, include_dashboard=False, log_to_driver=False)
     try:
         pool = Pool.of_cluster()
         precision = plan_workers(PRESETS["laptop"](), Resources.of_cluster()).precision

@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
+from catdog.data.direct import DirectFile
 from catdog.storage import Location, retried
 
 #: Rows of one record batch where a whole array is written at once.
@@ -68,8 +69,8 @@ class ShardWriter:
         handle, name = tempfile.mkstemp(dir=folder, prefix=f".{target.name[:100]}.")
         os.close(handle)
         self._temporary = Path(name)
-        self._file = pa.OSFile(name, "wb")
-        self._writer = pa.ipc.new_file(self._file, self._schema)
+        self._file = DirectFile(name)
+        self._writer = pa.ipc.new_file(pa.PythonFile(self._file, "w"), self._schema)
 
     def append(
         self,
@@ -111,7 +112,7 @@ class ShardWriter:
         return {"file": self.target.name, "rows": self.rows, "bytes": size}
 
     def abandon(self) -> None:
-        self._file.close()
+        self._file.abandon()
         self._temporary.unlink(missing_ok=True)
 
     def __enter__(self) -> ShardWriter:

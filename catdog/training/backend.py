@@ -35,6 +35,13 @@ def _set_environment(addresses: list[str], index: int) -> None:
     os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
 
 
+def hosts() -> list[str]:
+    """On a worker: the addresses of the nodes of all workers, by rank; empty outside a group."""
+    spec = json.loads(os.environ.get("TF_CONFIG", "{}"))
+    addresses: list[str] = spec.get("cluster", {}).get("worker", [])
+    return [address.rpartition(":")[0].strip("[]") for address in addresses]
+
+
 class _ClusterSpec(Backend):
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         import ray

@@ -7,8 +7,7 @@ All models of a run are trained one after the other in one worker group: startin
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +18,7 @@ from catdog.storage import Location
 from catdog.training.causes import root_cause
 from catdog.training.inputs import open_inputs
 from catdog.training.job import TrainingJob
+from catdog.training.messages import Listener, OnMessage, on_this_node
 
 #: Ray Train's controller looks at its workers so often. Its default of 2 s makes every epoch last
 #: at least that long.
@@ -29,7 +29,9 @@ DONE = "trained.json"
 #: A training of fewer steps does not earn back what optimising its graph costs.
 SHORT_STEPS = 100
 
-OnMessage = Callable[[dict[str, Any]], None]
+#: So often a group is started in vain, a minute each time, while its nodes are missing; then the
+#: training fails, for a spot node that was not replaced in ten minutes may never be.
+STARTS = 10
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ class Workers:
         """How many there must be for a training to start."""
         return self.span[0] if self.span else self.count
 
+    @property
+    def each(self) -> dict[str, int]:
+        """Ray's resources of one worker."""
+        return {"CPU": self.cpus} | ({"GPU": 1} if self.use_gpu else {})
+
     def __str__(self) -> str:
         return f"{self.span[0]} to {self.span[1]} workers" if self.span else f"{self.count} workers"
 
@@ -105,7 +112,8 @@ def train(
     """Train ``jobs`` in order in one worker group; what is done already is not done again.
 
     ``on_message`` is called in the driver with what rank 0 tells: dicts with a ``kind`` of
-    ``start``, ``step``, ``epoch``, ``resume``, ``trained`` or ``say``.
+    ``start``, ``step``, ``epoch``, ``resume``, ``trained`` or ``say``, and of nodes that came or
+    went, with the kind ``node``.
 
     Returns:
         Facts for each job, in order.
@@ -126,10 +134,15 @@ def _fit(
     from ray.train.v2.api.exceptions import TrainingFailedError
     from ray.util.queue import Queue
 
+    from catdog.training.nodewatch import NodeWatch
+
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
-    messages = Queue(actor_options={"num_cpus": 0})
-    listener = _Listener(messages, on_message)
+    messages = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": on_this_node()})
+    listener = Listener(messages, on_message)
     listener.start()
+    # Through the queue, so that one thread alone talks to the driver.
+    watch = NodeWatch(workers.each, workers.least, messages.put_nowait)
+    watch.start()
     try:
         result = make_trainer(
             jobs,
@@ -137,7 +150,9 @@ def _fit(
             ray.train.RunConfig(
                 name="train",
                 **folder.for_ray(),
-                failure_config=ray.train.FailureConfig(max_failures=workers.max_restarts),
+                failure_config=ray.train.FailureConfig(
+                    max_failures=workers.max_restarts, controller_failure_limit=STARTS
+                ),
             ),
             messages,
             elastic=True,
@@ -145,6 +160,7 @@ def _fit(
     except TrainingFailedError as error:
         raise RunFailed(root_cause(error, workers.max_restarts)) from error
     finally:
+        watch.finish()
         listener.finish()
         messages.shutdown()
     if isinstance(result.return_value, dict) and "failure" in result.return_value:
@@ -173,7 +189,6 @@ def make_trainer(
         def _register_sigint_handler(self, controller: Any) -> None:
             """Ctrl-C raises in the driver as everywhere; Ray's handler would end it with 0 or 1."""
 
-    resources = {"CPU": workers.cpus} | ({"GPU": 1} if workers.use_gpu else {})
     return Interruptible(
         train_on_worker,
         train_loop_config={"jobs": list(jobs), "workers": workers, "messages": messages},
@@ -182,7 +197,7 @@ def make_trainer(
             num_workers=workers.span if elastic and workers.span else workers.count,
             elastic_resize_monitor_interval_s=workers.resize_every_s,
             use_gpu=workers.use_gpu,
-            resources_per_worker=resources,
+            resources_per_worker=workers.each,
         ),
         run_config=run_config,
     )
@@ -196,6 +211,7 @@ def train_on_worker(config: dict[str, Any]) -> dict[str, Any]:
     _prepare_process(workers)
     import keras
 
+    from catdog.training.backend import hosts
     from catdog.training.loop import train_model
     from catdog.training.preemption import Notices
     from catdog.training.progress import Rank, TrainingDiverged
@@ -218,7 +234,7 @@ def train_on_worker(config: dict[str, Any]) -> dict[str, Any]:
             continue
         if rank.is_chief:
             start = {"model": job.name, "phase": job.phase, "workers": rank.world_size}
-            rank.tell({"kind": "start", **start})
+            rank.tell({"kind": "start", **start, "nodes": hosts()})
         keras.backend.clear_session()
         _set_graph_optimisation(job)
         keras.config.set_dtype_policy(workers.precision)
@@ -258,35 +274,17 @@ def _set_graph_optimisation(job: TrainingJob) -> None:
 def _strategy(workers: Workers) -> Any:
     import tensorflow as tf
 
+    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=communication(workers))
+
+
+def communication(workers: Workers) -> Any:
+    """TensorFlow's options for the collectives: NCCL between GPUs, a ring between CPUs."""
+    import tensorflow as tf
+
     implementation = tf.distribute.experimental.CommunicationImplementation
-    options = tf.distribute.experimental.CommunicationOptions(
+    return tf.distribute.experimental.CommunicationOptions(
         implementation=implementation.NCCL if workers.use_gpu else implementation.RING,
         # No timeout_seconds: TensorFlow 2.21 starts a sleeping thread for every collective that has
         # one (SchedNonBlockingClosureAfter), which after some thousand collectives aborts the
         # process. The watchdog is the time limit.
     )
-    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
-
-
-class _Listener(threading.Thread):
-    """Hands the workers' messages to the driver, in order, until told to finish."""
-
-    def __init__(self, messages: Any, on_message: OnMessage) -> None:
-        super().__init__(name="training-messages", daemon=True)
-        self.messages = messages
-        self.on_message = on_message
-        self.finished = threading.Event()
-
-    def run(self) -> None:
-        from ray.util.queue import Empty
-
-        while True:
-            try:
-                self.on_message(self.messages.get(timeout=0.3))
-            except Empty:
-                if self.finished.is_set():
-                    return
-
-    def finish(self) -> None:
-        self.finished.set()
-        self.join(timeout=30)

@@ -16,8 +16,9 @@ from typing import Any
 from catdog.errors import RunFailed
 from catdog.storage import Location
 from catdog.sweep_settings import SweepSettings
+from catdog.training.causes import root_cause
 from catdog.training.job import TrainingJob
-from catdog.training.trainer import DONE, Workers, make_trainer, root_cause
+from catdog.training.trainer import DONE, Workers, make_trainer
 from catdog.transfer.search import Point
 from catdog.transfer.trials import Ledger
 
@@ -61,11 +62,9 @@ def sweep_fine_tuning(
 
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     folder = ledger.folder
-    # A failed trial is a result; it is not repeated.
-    alone = replace(cluster.workers, max_restarts=0)
 
     def run_trial(config: dict[str, Any]) -> None:
-        _run_trial(job_of(config["point"], ledger.output(config["trial"])), alone, folder)
+        _run_trial(job_of(config["point"], ledger.output(config["trial"])), cluster.workers, folder)
 
     tuner = tune.Tuner(
         tune.with_resources(run_trial, TRIAL_RESOURCES),
@@ -86,6 +85,8 @@ def sweep_fine_tuning(
             name="tune",
             **(folder / "ray").for_ray(),
             callbacks=[_recorder(ledger, on_result)],
+            # For a trial's own process, which may be on the lost node.
+            failure_config=tune.FailureConfig(max_failures=1),
             verbose=0,
         ),
     )
@@ -122,24 +123,54 @@ def _proposer(ledger: Ledger, keys: list[str]) -> Any:
 
 
 def _run_trial(job: TrainingJob, workers: Workers, folder: Location) -> None:
-    """Runs in Tune's trial actor: one Ray Train run, whose epochs Tune sees."""
+    """Runs in Tune's trial actor: one Ray Train run, whose epochs Tune sees.
+
+    Tune repeats it when it raises, and cannot be told that only a lost process deserves it: so what
+    failed by itself is noted, and fails again at once.
+    """
     import ray.train
     from ray import tune
     from ray.train.v2.api.exceptions import TrainingFailedError
     from ray.tune.integration.ray_train import TuneReportCallback
 
     trial = tune.get_context().get_trial_id()
+    failed = Location.of(job.output) / f"failed-{trial}.txt"
+    if failed.exists():
+        raise RunFailed(failed.read_text())
+    # Of a first attempt whose process was lost; its workers' cores would stay reserved.
+    _free_group(folder / "groups" / trial)
     run_config = ray.train.RunConfig(
         name=f"trial-{trial}",
         **(folder / "ray").for_ray(),
         callbacks=[TuneReportCallback(), _group_noter(folder / "groups" / trial)],
     )
-    try:
-        result = make_trainer([job], workers, run_config).fit()
-    except TrainingFailedError as error:
-        raise RunFailed(root_cause(error)) from error
-    if "failure" in (result.return_value or {}):
-        raise RunFailed(result.return_value["failure"])
+    # Ray Train's own restarts would repeat what failed by itself too.
+    alone = replace(workers, max_restarts=0)
+    cause = None
+    for left in reversed(range(1 + workers.max_restarts)):
+        try:
+            result = make_trainer([job], alone, run_config).fit()
+            cause = (result.return_value or {}).get("failure")
+            break
+        except TrainingFailedError as error:
+            cause = root_cause(error)
+            if not left or not _was_lost(error):
+                break
+    if cause:
+        failed.write_text(cause)
+        raise RunFailed(cause)
+
+
+def _was_lost(error: Any) -> bool:
+    """Whether a worker's process ended, with its node perhaps, rather than raised something."""
+    from ray.exceptions import RayActorError
+
+    failures = (getattr(error, "worker_failures", None) or {}).values()
+    causes = [getattr(failure, "health_check_failure", failure) for failure in failures]
+    # What the other workers of its group say, who may be heard first.
+    return any(
+        isinstance(c, RayActorError) or "Collective ops is aborted" in str(c) for c in causes
+    )
 
 
 def _group_noter(target: Location) -> Any:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -20,6 +22,11 @@ def three_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     # Ray's sockets lie in this folder and their paths may have 107 characters at most.
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     monkeypatch.setenv("RAY_worker_niceness", "0")
+    # Read by the head: a node that is gone is missed after some 5 s, not 15.
+    for name, value in (("period_ms", "1000"), ("timeout_ms", "3000"), ("failure_threshold", "4")):
+        monkeypatch.setenv(f"RAY_health_check_{name}", value)
+    # A group that was to start on a node that is gone tries elsewhere after so long, not after 60 s.
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
     options = {"num_cpus": 1, "object_store_memory": 200_000_000}
     cluster = Cluster(
         initialize_head=True,
@@ -40,11 +47,43 @@ def environment_of(three_nodes: Any) -> dict[str, str]:
     return os.environ | {"RAY_ADDRESS": three_nodes.address}
 
 
+def nodes_of_training_workers(cluster: Any) -> list[Any]:
+    """The nodes that run one of Ray Train's workers at this moment."""
+    return [node for node in cluster.list_all_nodes() if _trains(node)]
+
+
 def node_of_a_training_worker(cluster: Any) -> Any:
     """A node that is not the head and runs one of Ray Train's workers."""
     for node in cluster.worker_nodes:
-        raylet = node.all_processes["raylet"][0].process.pid
-        for process in psutil.Process(raylet).children(recursive=True):
-            if "ray::RayTrainWorker" in " ".join(process.cmdline()):
-                return node
+        if _trains(node):
+            return node
     raise AssertionError("no training worker outside the head")
+
+
+def _trains(node: Any) -> bool:
+    raylet = node.all_processes["raylet"][0].process.pid
+    try:
+        below = psutil.Process(raylet).children(recursive=True)
+        return any("ray::RayTrainWorker" in " ".join(process.cmdline()) for process in below)
+    except psutil.NoSuchProcess:  # it ended while it was looked at
+        return False
+
+
+@pytest.fixture
+def activations() -> Callable[[Path], None]:
+    """Writes made-up rows (4, 4, 256) of two classes below a folder: 320 to train on, 50 else."""
+    from catdog.data.shards import write_shard
+    from catdog.storage import Location
+
+    def write(folder: Path) -> None:
+        generator = np.random.default_rng(0)
+        for split, count in (("train", 320), ("val", 50)):
+            labels = np.arange(count) % 2
+            rows = generator.normal(size=(count, 4, 4, 256)).astype(np.float16)
+            rows[:, :, :, :4] += labels[:, None, None, None]
+            target = Location.of(folder / split / "0.arrow")
+            write_shard(target, rows, labels=labels, uris=[f"{n}.jpg" for n in range(count)])
+        files = {"train": ["0.arrow"], "val": ["0.arrow"]}
+        Location.of(folder / "manifest.json").write_json({"files": files})
+
+    return write

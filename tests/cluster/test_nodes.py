@@ -5,28 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from catdog.nodes import _differences
 
-EXACT = [
-    "--models=base_cnn",
-    "--trials=0",
-    "--set=data.drawings=240",
-    "--set=compute.precision=float32",
-    "--set=augmentation.horizontal_flip=false",
-    "--set=augmentation.rotation=0",
-    "--set=augmentation.zoom=0",
-    "--set=scratch.dropout=0",
-]
-
 
 def train(project: Path, environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, str(project / "jobs" / "train.py"), *EXACT, *arguments],
+        [sys.executable, str(project / "jobs" / "train.py"), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -42,13 +33,14 @@ def model_of(run: Path) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_one_worker_and_three_on_three_nodes_come_to_the_same_losses(
-    project: Path, tmp_path: Path, environment_of: dict[str, str]
+    project: Path, tmp_path: Path, environment_of: dict[str, str], exact: list[str]
 ) -> None:
     rows = {}
     for workers in (1, 3):
         process = train(
             project,
             environment_of,
+            *exact,
             f"--storage={tmp_path}",
             f"--name=w{workers}",
             f"--workers={workers}",
@@ -68,11 +60,15 @@ def test_one_worker_and_three_on_three_nodes_come_to_the_same_losses(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_job_outlives_one_of_its_nodes(
-    project: Path, tmp_path: Path, three_nodes: Any, environment_of: dict[str, str]
+    project: Path,
+    tmp_path: Path,
+    three_nodes: Any,
+    environment_of: dict[str, str],
+    exact: list[str],
 ) -> None:
     from .conftest import node_of_a_training_worker
 
-    arguments = [f"--storage={tmp_path}", "--name=run", "--workers=2", "--epochs=6"]
+    arguments = [*exact, f"--storage={tmp_path}", "--name=run", "--workers=2", "--epochs=6"]
     process = train(project, environment_of, *arguments)
     assert process.stdout is not None
     seen = []
@@ -85,6 +81,7 @@ def test_a_job_outlives_one_of_its_nodes(
     epochs = [line.split()[2] for line in seen if line.startswith("base_cnn epoch")]
     assert epochs == [f"{epoch}/6" for epoch in range(1, 7)], "an epoch was trained twice"
     assert model_of(tmp_path / "run")["train"]["restarts"] == 1
+    assert sum(line.startswith("note: node ") and "was lost" in line for line in seen) == 1
     assert (tmp_path / "run" / "report.html").is_file()
 
 
@@ -98,14 +95,14 @@ def test_versions_that_differ_and_packages_that_lack_are_named() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_storage_that_the_nodes_do_not_share_is_refused(
-    tmp_path: Path, environment_of: dict[str, str], project: Path
+    tmp_path: Path, environment_of: dict[str, str], project: Path, exact: list[str]
 ) -> None:
     """The driver runs in a mount namespace of its own, where another disk lies on the storage."""
     storage = tmp_path / "storage"
     storage.mkdir()
     script = (
         f"mount -t tmpfs tmpfs {storage} && exec {sys.executable} {project / 'jobs/train.py'} "
-        f"{' '.join(EXACT)} --storage={storage} --workers=2"
+        f"{' '.join(exact)} --storage={storage} --workers=2"
     )
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script],
@@ -151,3 +148,81 @@ def test_a_cluster_that_is_too_small_is_waited_for_aloud(
         three_nodes.add_node(num_cpus=1, object_store_memory=200_000_000)
         assert process.stdout.read().splitlines()[-1] == "has 4"
     assert process.returncode == 0
+
+
+SWEEP = """
+import sys
+from catdog import cluster
+from catdog.config import ScratchSettings
+from catdog.models.registry import Architecture
+from catdog.storage import Location
+from catdog.sweep_settings import SweepSettings
+from catdog.training.job import TrainingJob
+from catdog.training.trainer import Workers
+from catdog.transfer.search import Search, with_point
+from catdog.transfer.sweep import Cluster, sweep_fine_tuning
+from catdog.transfer.trials import Ledger
+
+folder = Location.of(sys.argv[1])
+base = ScratchSettings(epochs=8, learning_rate=1e-4)
+swept = SweepSettings(epochs=8, grace_epochs=8, weight_decay=(1e-4, 1e-3))
+first = {name: getattr(base, name) for name in ("learning_rate", "dropout", "weight_decay")}
+ledger = Ledger(folder / "sweep", Search.of(swept, first, 0), 3)
+
+def job(point, output):
+    return TrainingJob(
+        output=output.uri, architecture=Architecture("base_cnn", 96, 96, "-1..1", 0.2),
+        phase="scratch", settings=with_point(base, point), batch_size=8, seed=0, dataset="",
+        features=(folder / "rows").uri, boundary="pool4",
+    )
+
+def tell(result):
+    print("trial", result["id"], "epoch", result["epoch"], flush=True)
+
+with cluster.connected():
+    workers = Workers(count=1, cpus=1, use_gpu=False, precision="float32")
+    sweep_fine_tuning(job, ledger, swept, Cluster(workers, 3), tell)
+ledger.summarise(0.0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_sweep_over_three_nodes_outlives_one_of_them(
+    project: Path,
+    tmp_path: Path,
+    three_nodes: Any,
+    environment_of: dict[str, str],
+    activations: Callable[[Path], None],
+) -> None:
+    from .conftest import nodes_of_training_workers
+
+    activations(tmp_path / "rows")
+    process = subprocess.Popen(
+        [sys.executable, "-c", SWEEP, str(tmp_path)],
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment_of,
+    )
+    assert process.stdout is not None
+    seen, used, removed = [], set(), False
+    for line in process.stdout:
+        seen.append(line)
+        busy = nodes_of_training_workers(three_nodes)
+        used |= {node.node_id for node in busy}
+        lost = [node for node in busy if node is not three_nodes.head_node]
+        if not removed and len(used) > 1 and lost:
+            three_nodes.remove_node(lost[0], allow_graceful=False)
+            removed = True
+    whole = "".join(seen)
+    assert process.wait(timeout=60) == 0, whole
+    process.stdout.close()
+    assert removed, f"no two nodes had trials at once: {whole}"
+    outcome = json.loads((tmp_path / "sweep" / "trials.json").read_text())
+    assert [trial["id"] for trial in outcome["trials"]] == ["000", "001", "002"]
+    for trial in outcome["trials"]:
+        assert trial["error"] is None, whole
+        assert [row["epoch"] for row in trial["history"]] == list(range(1, 9)), whole
+    assert pd.read_parquet(tmp_path / "sweep" / "trials.parquet")["id"].nunique() == 3

@@ -84,7 +84,7 @@ def test_a_store_that_stays_away_makes_files_unreadable(
     listing = sources.Listing(gone, files, (gone,), "")
     verdict = inspect_block(block_of(listing), plan_of(listing, tmp_path)).to_pylist()[0]
     assert verdict["reason"] == "unreadable"
-    assert verdict["detail"].startswith("OSError")
+    assert verdict["detail"].startswith("StorageAway")
     assert pauses == [0.5], "the read was not repeated"
 
 

@@ -13,18 +13,6 @@ from typing import Any
 
 import pytest
 
-#: One small model, no sweep, nothing random but the initial weights.
-EXACT = [
-    "--models=base_cnn",
-    "--trials=0",
-    "--set=data.drawings=240",
-    "--set=compute.precision=float32",
-    "--set=augmentation.horizontal_flip=false",
-    "--set=augmentation.rotation=0",
-    "--set=augmentation.zoom=0",
-    "--set=scratch.dropout=0",
-]
-
 
 def command(project: Path, *arguments: str) -> list[str]:
     return [sys.executable, str(project / "jobs" / "train.py"), *arguments]
@@ -104,7 +92,9 @@ def test_help_answers_without_importing_ray_or_tensorflow(project: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_one_and_two_workers_come_to_the_same_losses(project: Path, tmp_path: Path) -> None:
+def test_one_and_two_workers_come_to_the_same_losses(
+    project: Path, tmp_path: Path, exact: list[str]
+) -> None:
     rows = {}
     for workers in (1, 2):
         done = run(
@@ -113,7 +103,7 @@ def test_one_and_two_workers_come_to_the_same_losses(project: Path, tmp_path: Pa
             f"--name=w{workers}",
             f"--workers={workers}",
             "--epochs=2",
-            *EXACT,
+            *exact,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.strip().splitlines()[-1] == str(tmp_path / f"w{workers}/report.html")
@@ -127,9 +117,9 @@ def test_one_and_two_workers_come_to_the_same_losses(project: Path, tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_killed_run_goes_on_and_ends_like_one_that_was_never_stopped(
-    project: Path, tmp_path: Path
+    project: Path, tmp_path: Path, exact: list[str]
 ) -> None:
-    arguments = [f"--storage={tmp_path}", "--workers=2", "--epochs=4", *EXACT]
+    arguments = [f"--storage={tmp_path}", "--workers=2", "--epochs=4", *exact]
     whole = run(project, *arguments, "--name=whole")
     assert whole.returncode == 0, whole.stdout + whole.stderr
 
@@ -166,9 +156,9 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_never_stopped(
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("signal_, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_says_how_to_go_on(
-    project: Path, tmp_path: Path, signal_: signal.Signals, code: int
+    project: Path, tmp_path: Path, exact: list[str], signal_: signal.Signals, code: int
 ) -> None:
-    arguments = [f"--storage={tmp_path}", "--workers=2", "--epochs=50", *EXACT, "--name=stopped"]
+    arguments = [f"--storage={tmp_path}", "--workers=2", "--epochs=50", *exact, "--name=stopped"]
     process = subprocess.Popen(
         command(project, *arguments),
         stdout=subprocess.PIPE,
