@@ -11,21 +11,15 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
 from catdog.config import MODEL_NAMES, Config, merged
 from catdog.errors import UserError
+from catdog.parsing import OneLineParser, at_least_one, workers_range
 from catdog.presets import PRESETS
 from catdog.storage import Location
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """An ArgumentParser whose complaint is one line without the usage block (exit code 2)."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help lists the flags)")
 
 
 def training_parser() -> argparse.ArgumentParser:
@@ -66,7 +60,7 @@ def tuning_parser() -> argparse.ArgumentParser:
     sweep = parser.add_argument_group("sweep")
     sweep.add_argument("--model", choices=MODEL_NAMES[1:], required=True, metavar="MODEL",
                        action=_TheOneModel, help=" or ".join(MODEL_NAMES[1:]))  # fmt: skip
-    sweep.add_argument("--trials", type=_at_least_one, metavar="N", default=16, help="default: 16")
+    sweep.add_argument("--trials", type=at_least_one, metavar="N", default=16, help="default: 16")
     sweep.add_argument(
         "--stage",
         choices=("head", "finetune"),
@@ -88,24 +82,6 @@ class _TheOneModel(argparse.Action):
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
         namespace.models, namespace.tune_model = [values], values
-
-
-def _at_least_one(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of trials, 1 or more")
-    return int(text)
-
-
-def _workers(text: str) -> tuple[int | None, int]:
-    """``4`` → (None, 4); ``1:4`` → (1, 4)."""
-    least, colon, most = text.rpartition(":")
-    if not most.isdecimal() or (colon and not least.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor MIN:MAX")
-    if not colon:
-        return None, int(most)
-    if not 1 <= int(least) <= int(most):
-        raise argparse.ArgumentTypeError(f"{text!r}: MIN is 1 or more, and MAX no less")
-    return int(least), int(most)
 
 
 def _where_group(parser: argparse.ArgumentParser) -> Any:
@@ -163,7 +139,7 @@ def _add_resources(how: Any) -> None:
     how.add_argument("--batch-size", type=int, metavar="N", help="global, over all workers")
     how.add_argument(
         "--workers",
-        type=_workers,
+        type=workers_range,
         metavar="N|MIN:MAX",
         help="0: all GPUs, else all nodes; MIN:MAX: as many of them as there are, while it trains",
     )

@@ -28,7 +28,6 @@ def run_prediction(model: str, data: str, out: str | None) -> None:
     Raises:
         UserError: no such model, no such photos, or ``out`` of another kind.
     """
-    check_readable(model, "--model")
     check_readable(data, "--data")
     if out is not None:
         check_readable(out, "--out")

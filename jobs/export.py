@@ -15,8 +15,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from catdog.command import command
-from catdog.flags import OneLineParser
 from catdog.models.portable import FORMATS
+from catdog.parsing import OneLineParser, add_model
 
 
 def main(arguments: list[str]) -> None:
@@ -35,9 +35,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "model", metavar="RUN_DIR[/models/NAME]", help="a run, or one of its models"
-    )
+    add_model(parser, "model")
     parser.add_argument(
         "--formats",
         nargs="+",

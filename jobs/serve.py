@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from catdog.command import command
-from catdog.flags import OneLineParser
+from catdog.parsing import OneLineParser, add_model
 
 
 def main(arguments: list[str]) -> None:
@@ -49,12 +49,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--model",
-        required=True,
-        metavar="RUN_DIR[/models/NAME]",
-        help="a run, or one of its models",
-    )
+    add_model(parser, "--model", required=True)
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines ask")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--replicas", type=int, default=1, metavar="N", help="copies of the model")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from catdog.access import check_readable
 from catdog.errors import UserError
 from catdog.evaluation.metrics import fit_temperature
 from catdog.storage import Location
@@ -47,8 +48,10 @@ def find_model(given: str) -> FinishedModel:
     """The model at ``RUN_DIR/models/NAME``, or the best one of the run at ``RUN_DIR``.
 
     Raises:
-        UserError: there is none, or nothing says which of several is the best.
+        UserError: there is none, nothing says which of several is the best, or its store cannot be
+            reached.
     """
+    check_readable(given, "--model")
     place = Location.of(given)
     if (place / FILE).exists():
         return _calibrated(place)
