@@ -35,7 +35,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray reads this name)
         ray.init("local", num_cpus=cores, include_dashboard=False, log_to_driver=False)
         try:
-            stage(quarter, size, work)  # warms workers, file cache and imports
+            stage(folder, size, work)  # warms workers, imports, file cache and the disk's blocks
             sides: dict[str, Callable[[], float]] = {
                 "catdog": lambda: stage(folder, size, work),
                 "tf_data": lambda: _in_child(tf_data, folder, size, cores),

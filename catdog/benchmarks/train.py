@@ -37,6 +37,8 @@ EPOCHS = 3
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Medians of rounds taken in turn, images per second from the second epoch on."""
     cores = len(os.sched_getaffinity(0))
+    # Priority equal to that of plain Keras, whatever else the machine does.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray reads this name)
     with _photos.workplace(arguments.work) as work, connected():
         _write_rows(work)
         sides = {
@@ -45,6 +47,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             "ray_worker_bfloat16": lambda: _ray(work, 1, cores, "mixed_bfloat16"),
             "one_worker_one_core": lambda: _ray(work, 1, 1, "mixed_bfloat16"),
             "two_workers_one_core_each": lambda: _ray(work, 2, 1, "mixed_bfloat16"),
+            "keras_fit_one_core": lambda: _keras_fit(work, 1),
+            "two_keras_fits_one_core_each": lambda: _keras_fit(work, 1, 2),
         }
         speeds: dict[str, list[float]] = {name: [] for name in sides}
         for turn in range(arguments.rounds):
@@ -59,6 +63,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "two_worker_speedup": round(
             found["two_workers_one_core_each"] / found["one_worker_one_core"], 3
         ),
+        # Two processes that share nothing but the machine: what its cores are worth beside another.
+        "two_process_limit": round(
+            found["two_keras_fits_one_core_each"] / found["keras_fit_one_core"], 3
+        ),
         "images_per_second": {name: round(speed, 1) for name, speed in found.items()},
         "cores": {
             "keras_fit": cores,
@@ -66,6 +74,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             "ray_worker_bfloat16": cores,
             "one_worker_one_core": 1,
             "two_workers_one_core_each": 2,
+            "keras_fit_one_core": 1,
+            "two_keras_fits_one_core_each": 2,
         },
         "photos": PHOTOS,
         "image_size": SIDE,
@@ -109,16 +119,20 @@ def _ray(work: Path, count: int, cpus: int, policy: str) -> float:
     return statistics.median(row["images_per_second"] for row in facts["history"][1:])
 
 
-def _keras_fit(work: Path, cores: int) -> float:
-    """Images per second of ``Model.fit`` in a process of its own, float32."""
-    done = subprocess.run(
-        [sys.executable, "-m", "catdog.benchmarks.train", str(work), str(cores)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    return float(json.loads(done.stdout.splitlines()[-1]))
+def _keras_fit(work: Path, cores: int, count: int = 1) -> float:
+    """Images per second of ``Model.fit`` in ``count`` processes at once, all together, float32."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "catdog.benchmarks.train", str(work), str(cores)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+        for _ in range(count)
+    ]
+    told = [process.communicate()[0] for process in processes]
+    return sum(float(json.loads(text.splitlines()[-1])) for text in told)
 
 
 def _fit_plainly(work: str, cores: int) -> float:

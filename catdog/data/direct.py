@@ -15,6 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
+#: Linux has it; elsewhere everything goes through the page cache.
+O_DIRECT = getattr(os, "O_DIRECT", 0)
 #: Bytes of one write: a multiple of every disk's block.
 PIECE_BYTES = 2 << 20
 #: A file that has waited for the disk for more than this share of its time, and for more than
@@ -74,13 +76,12 @@ class DirectFile:
     def _set_direct(self, wanted: bool) -> bool:
         """Whether writes go past the page cache from now on; not every file system can."""
         flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
+        changed = flags | O_DIRECT if wanted else flags & ~O_DIRECT
         try:
-            fcntl.fcntl(
-                self._fd, fcntl.F_SETFL, flags | os.O_DIRECT if wanted else flags & ~os.O_DIRECT
-            )
+            fcntl.fcntl(self._fd, fcntl.F_SETFL, changed)
         except OSError:
             return False
-        return wanted
+        return wanted and bool(O_DIRECT)
 
     def flush(self) -> None:
         """Nothing to do: the last piece is written by :meth:`close`."""

@@ -293,6 +293,8 @@ def _read_local(path: str, offset: int, wanted: int) -> bytes:
 
 
 def _printable(path: str) -> str:
+    if path.isascii():
+        return path
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 

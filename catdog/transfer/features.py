@@ -9,6 +9,7 @@ where it was and a second run computes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -143,7 +144,11 @@ class Extractor:
     ) -> None:
         import tensorflow as tf
 
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        # Batches side by side, each on cores of its own: a small convolution does not share well.
+        streams = min(threads, CHUNK // BATCH)
+        tf.config.threading.set_intra_op_parallelism_threads(threads // streams)
+        tf.config.threading.set_inter_op_parallelism_threads(max(2, threads))
+        self.streams = ThreadPoolExecutor(streams)
         import keras
 
         from catdog.models import registry
@@ -196,14 +201,17 @@ class Extractor:
         self, rows: Rows, indices: NDArray[np.int64], *, augment: bool
     ) -> dict[str, NDArray[Any]]:
         """Activations of the photos at ``indices`` by boundary, each (photos, *shape)."""
-        seen: dict[str, list[NDArray[Any]]] = {boundary: [] for boundary in self.targets}
-        for at in range(0, len(indices), BATCH):
-            pixels = rows.gather(indices[at : at + BATCH])
-            outputs = self.plain(self._augmented(pixels) if augment else pixels)
-            outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-            for boundary, output in zip(self.targets, outputs, strict=True):
-                seen[boundary].append(output.numpy())
-        return {boundary: np.concatenate(parts) for boundary, parts in seen.items()}
+        batches = (rows.gather(indices[at : at + BATCH]) for at in range(0, len(indices), BATCH))
+        # Drawn here, one batch after the other: the generators' states go on with each.
+        drawn = [self._augmented(pixels) if augment else pixels for pixels in batches]
+        outputs = list(self.streams.map(self._activations, drawn))
+        parts = zip(*outputs, strict=True)
+        return {name: np.concatenate(each) for name, each in zip(self.targets, parts, strict=True)}
+
+    def _activations(self, pixels: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        outputs = self.plain(pixels)
+        outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+        return [output.numpy() for output in outputs]
 
     def _augmented(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         assert self.augmentation is not None
