@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from catdog import runs
-from catdog.config import Config, sample
+from catdog.config import Config
 from catdog.errors import RunFailed, UserError
+from catdog.presets import sample
 from catdog.runs import Events, RunDirectory, lease
 from catdog.storage import Location
 

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from catdog import tracking
-from catdog.config import Config, sample
+from catdog.config import Config
 from catdog.errors import UserError
+from catdog.presets import sample
 from catdog.runs import RunDirectory
 from catdog.session import Session
 from catdog.tracking import check_tracking, flat, tracked

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from catdog import config as configuration
+from catdog import presets
 
 #: For each model: how far it pulls the classes apart, and its own noise beside the shared one.
 SKILL = {"base_cnn": (1.0, 0.9), "resnet50v2": (1.75, 0.75), "inception_v3": (2.0, 0.75)}
@@ -107,7 +108,7 @@ def make_run(
 ) -> MadeRun:
     """Write a finished run with ``n_test`` test photos into ``path``."""
     rng = np.random.default_rng(seed)
-    config = configuration.laptop().model_dump(mode="json")
+    config = presets.laptop().model_dump(mode="json")
     config["name"], config["models"] = path.name, list(models)
     config["data"]["source"] = None if sample else "/data/photos"
     for backbone in ("resnet50v2", "inception_v3"):
