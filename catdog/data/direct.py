@@ -42,6 +42,8 @@ class DirectFile:
         self.closed = False
 
     def write(self, data: bytes | memoryview) -> int:
+        if self.closed:  # its memory is another file's by now
+            raise ValueError("the file is closed")
         view = memoryview(data).cast("B")
         count = len(view)
         while len(view):

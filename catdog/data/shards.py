@@ -134,6 +134,14 @@ def _upload(source: Path, target: Location) -> None:
         target.filesystem.open_output_stream(target.path) as remote,
     ):
         shutil.copyfileobj(local, remote, 8 << 20)
+    _check_whole(target, source.stat().st_size)
+
+
+def _check_whole(remote: Location, size: int) -> None:
+    """A connection that broke in the middle is not always told; :func:`retried` goes on then."""
+    there = remote.filesystem.get_file_info(remote.path).size
+    if there != size:
+        raise OSError(f"{remote} has {there} bytes and its copy here {size}")
 
 
 def write_shard(
@@ -295,6 +303,7 @@ def _download(file: Location, copy: Path) -> None:
             file.filesystem.open_input_stream(file.path) as remote,
         ):
             shutil.copyfileobj(remote, local, 8 << 20)
+        _check_whole(file, Path(name).stat().st_size)
         os.replace(name, copy)
     finally:
         Path(name).unlink(missing_ok=True)
