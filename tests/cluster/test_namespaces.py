@@ -197,7 +197,7 @@ def test_a_cut_link_costs_part_of_an_epoch_and_is_named(hosts: Hosts, project: P
     storage = hosts.folder / "runs"
     process = hosts.train(project, f"--storage={storage}", "--name=cut", "--epochs=4", FEWER)
     assert process.stdout is not None
-    seen = list(_until(process, "base_cnn epoch 2/4"))
+    seen = list(_until(process, "base_cnn epoch 2/4  loss"))
     hosts.cut()
     began = time.monotonic()
     output, _ = process.communicate(timeout=CUT_LIMIT_S)

@@ -74,11 +74,13 @@ def test_a_job_outlives_one_of_its_nodes(
     seen = []
     for line in process.stdout:
         seen.append(line)
-        if "epoch 2/6" in line:
+        if "epoch 2/6  loss" in line:
             three_nodes.remove_node(node_of_a_training_worker(three_nodes), allow_graceful=False)
     assert process.wait(timeout=60) == 0, "".join(seen)
     process.stdout.close()
-    epochs = [line.split()[2] for line in seen if line.startswith("base_cnn epoch")]
+    epochs = [
+        line.split()[2] for line in seen if line.startswith("base_cnn epoch") and "  loss" in line
+    ]
     assert epochs == [f"{epoch}/6" for epoch in range(1, 7)], "an epoch was trained twice"
     assert model_of(tmp_path / "run")["train"]["restarts"] == 1
     assert sum(line.startswith("note: node ") and "was lost" in line for line in seen) == 1

@@ -113,7 +113,7 @@ def test_a_run_in_a_bucket_outlives_a_kill_and_a_store_that_is_away(
     else:
         disturbed += ["--trials=0"]
 
-    kill = once("base_cnn epoch 1/3", lambda process: process.kill())
+    kill = once("base_cnn epoch 1/3  loss", lambda process: process.kill())
     code, said = job(project, bucket, tmp_path, "train", *disturbed, on_line=kill)
     assert code == -9, said
     time.sleep(8)  # the local cluster ends some seconds after its driver
@@ -129,7 +129,7 @@ def test_a_run_in_a_bucket_outlives_a_kill_and_a_store_that_is_away(
     assert code == 0, said
     assert "may be in use by another command; waiting up to 30 s" in said
     assert "base_cnn: going on after epoch" in said, said
-    assert "base_cnn epoch 1/3" not in said, "an epoch was trained twice"
+    assert "base_cnn epoch 1/3  loss" not in said, "an epoch was trained twice"
     assert said.strip().splitlines()[-1] == "s3://bucket/runs/disturbed/report.html"
     assert json.loads(bucket.read("runs/disturbed/run.json"))["status"] == "finished"
     assert "runs/disturbed/lease.json" not in bucket.files("runs/disturbed")

@@ -132,7 +132,7 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_never_stopped(
     )
     assert killed.stdout is not None
     for line in killed.stdout:
-        if "epoch 2/4" in line:
+        if "epoch 2/4  loss" in line:
             killed.send_signal(signal.SIGKILL)
             break
     killed.wait(timeout=60)
@@ -142,7 +142,7 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_never_stopped(
     again = run(project, *arguments, "--name=killed")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "base_cnn: going on after epoch" in again.stdout
-    assert "epoch 1/4" not in again.stdout, "an epoch was trained twice"
+    assert "epoch 1/4  loss" not in again.stdout, "an epoch was trained twice"
     for one, other in zip(history(tmp_path / "whole"), history(tmp_path / "killed"), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-6)
         assert one["val_loss"] == pytest.approx(other["val_loss"], abs=1e-6)
@@ -168,7 +168,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if "epoch 1/50" in line:
+        if "epoch 1/50  loss" in line:
             process.send_signal(signal_)
             break
     _, complaint = process.communicate(timeout=60)
