@@ -62,7 +62,9 @@ def check_tracking(settings: TrackingSettings) -> None:
             "or give --set tracking.uri=http://…"
         )
     if not uri.startswith(("http://", "https://", "databricks")):
-        raise UserError(f"--track mlflow: {uri} is not the address of a server (http://…)")
+        raise UserError(
+            f"--track mlflow: {_shown(settings)} is not the address of a server (http://…)"
+        )
 
 
 @contextmanager
@@ -103,7 +105,7 @@ class Tracker:
             self._remember(json.loads(line))
         self._try(self._send)
         if not self._away:
-            uri, name = _uri(self.config.tracking), self.config.tracking.experiment
+            uri, name = _shown(self.config.tracking), self.config.tracking.experiment
             console.say(f"tracked by MLflow: {uri}, experiment {name}, run {self._id}")
 
     def hear(self, event: Mapping[str, Any]) -> None:
@@ -130,8 +132,8 @@ class Tracker:
             if not self._away:
                 cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
                 console.warn(
-                    f"MLflow at {_uri(self.config.tracking)} cannot be told of this run, which "
-                    f"goes on: {cause[:200]}"
+                    f"MLflow at {_shown(self.config.tracking)} cannot be told of this run, which "
+                    f"goes on: {without_secrets(cause)[:200]}"
                 )
             self._away = True
 
@@ -252,6 +254,11 @@ def _entries(kind: str, values: Mapping[str, str]) -> list[Any]:
     import mlflow.entities
 
     return [getattr(mlflow.entities, kind)(key, value) for key, value in values.items()]
+
+
+def _shown(settings: TrackingSettings) -> str:
+    """The server for people; a URI may carry a password."""
+    return str(without_secrets(_uri(settings)))
 
 
 def _uri(settings: TrackingSettings) -> str:

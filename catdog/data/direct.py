@@ -1,12 +1,14 @@
 """Files of gigabytes, written past the page cache.
 
 The kernel spends a core for every 400 MB/s to 2 GB/s that go through the page cache, and drops other
-files from memory for them. ``O_DIRECT`` leaves that to the disk: on two cores of a virtual machine
-the data stage took 20 % less time. A disk that does not keep up is written through the cache again.
+files from memory for them. ``O_DIRECT`` leaves that to the disk. A disk that does not keep up is
+written through the cache again.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import mmap
 import os
@@ -35,7 +37,7 @@ class DirectFile:
     def __init__(self, path: str | Path) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         self._began, self._waited_s = time.monotonic(), 0.0
-        self.direct = self._set_direct(True)
+        _set_direct(self._fd, True)
         self._filling, self._other = _spare_buffer(), _spare_buffer()
         self._filled = 0
         self._pending: Future[None] | None = None
@@ -71,19 +73,13 @@ class DirectFile:
         self._pending = None
         now = time.monotonic()
         self._waited_s += now - began
-        slow = self._waited_s > max(PATIENCE_S, WAITED_SHARE * (now - self._began))
-        if slow and self.direct:
-            self.direct = self._set_direct(False)
+        if self._waited_s > max(PATIENCE_S, WAITED_SHARE * (now - self._began)):
+            _set_direct(self._fd, False)
 
-    def _set_direct(self, wanted: bool) -> bool:
-        """Whether writes go past the page cache from now on; not every file system can."""
-        flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
-        changed = flags | O_DIRECT if wanted else flags & ~O_DIRECT
-        try:
-            fcntl.fcntl(self._fd, fcntl.F_SETFL, changed)
-        except OSError:
-            return False
-        return wanted and bool(O_DIRECT)
+    @property
+    def direct(self) -> bool:
+        """Whether writes go past the page cache."""
+        return _is_direct(self._fd)
 
     def flush(self) -> None:
         """Nothing to do: the last piece is written by :meth:`close`."""
@@ -94,7 +90,7 @@ class DirectFile:
         try:
             self._wait()
             # The end of the file is no whole piece, which O_DIRECT would refuse.
-            self.direct = self._set_direct(False)
+            _set_direct(self._fd, False)
             _write_all(self._fd, memoryview(self._filling)[: self._filled])
         finally:
             self._release()
@@ -112,9 +108,27 @@ class DirectFile:
         _spare_buffers().extend((self._filling, self._other))
 
 
+def _is_direct(fd: int) -> bool:
+    return bool(fcntl.fcntl(fd, fcntl.F_GETFL) & O_DIRECT)
+
+
+def _set_direct(fd: int, wanted: bool) -> None:
+    """Where the file system cannot, everything goes through the page cache as before."""
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags | O_DIRECT if wanted else flags & ~O_DIRECT)
+
+
 def _write_all(fd: int, data: memoryview) -> None:
     while len(data):
-        data = data[os.write(fd, data) :]
+        try:
+            data = data[os.write(fd, data) :]
+        except OSError as error:
+            # A file system that takes the flag and not the write, or a disk whose blocks are larger
+            # than what is left of a piece.
+            if error.errno != errno.EINVAL or not _is_direct(fd):
+                raise
+            _set_direct(fd, False)
 
 
 @cache

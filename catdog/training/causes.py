@@ -44,6 +44,19 @@ def root_cause(error: BaseException, restarts: int = 0) -> str:
     return line
 
 
+def was_lost(error: BaseException) -> bool:
+    """Whether a worker's process ended, with its node perhaps, rather than raised something."""
+    from ray.exceptions import RayError, RayTaskError
+
+    causes = map(_innermost, (getattr(error, "worker_failures", None) or {}).values())
+    # What Ray itself says; and those that are left may be heard first.
+    return any(
+        (isinstance(cause, RayError) and not isinstance(cause, RayTaskError))
+        or _is_consequence(cause)
+        for cause in causes
+    )
+
+
 def _innermost(error: BaseException) -> BaseException:
     """The exception within those that Ray wraps it in."""
     for wrapper in ("controller_failure", "health_check_failure", "_base_exc"):

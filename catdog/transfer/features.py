@@ -146,7 +146,7 @@ class Extractor:
 
         # Batches side by side, each on cores of its own: a small convolution does not share well.
         streams = min(threads, CHUNK // BATCH)
-        tf.config.threading.set_intra_op_parallelism_threads(threads // streams)
+        tf.config.threading.set_intra_op_parallelism_threads(-(-threads // streams))
         tf.config.threading.set_inter_op_parallelism_threads(max(2, threads))
         self.streams = ThreadPoolExecutor(streams)
         import keras

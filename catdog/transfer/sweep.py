@@ -16,7 +16,8 @@ from typing import Any
 from catdog.errors import RunFailed
 from catdog.storage import Location
 from catdog.sweep_settings import SweepSettings
-from catdog.training.causes import root_cause
+from catdog.training.causes import root_cause, was_lost
+from catdog.training.checkpoints import CheckpointFolder
 from catdog.training.job import TrainingJob
 from catdog.training.trainer import DONE, Workers, make_trainer
 from catdog.transfer.search import Point
@@ -58,7 +59,6 @@ def sweep_fine_tuning(
     if not missing:
         return
     from ray import tune
-    from ray.tune.schedulers import ASHAScheduler
 
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     folder = ledger.folder
@@ -73,24 +73,38 @@ def sweep_fine_tuning(
             mode="max",
             search_alg=_proposer(ledger, missing),
             num_samples=len(missing),
-            scheduler=ASHAScheduler(
-                # Above the epochs: at max_t Tune would kill trials that end by themselves.
-                max_t=settings.epochs + 1,
-                grace_period=min(settings.grace_epochs, settings.epochs),
-                reduction_factor=settings.reduction_factor,
-            ),
+            scheduler=_halving(settings),
             max_concurrent_trials=cluster.concurrent,
         ),
         run_config=tune.RunConfig(
             name="tune",
             **(folder / "ray").for_ray(),
-            callbacks=[_recorder(ledger, on_result)],
+            callbacks=[_recorder(ledger, job_of, on_result)],
             # For a trial's own process, which may be on the lost node.
             failure_config=tune.FailureConfig(max_failures=1),
             verbose=0,
         ),
     )
     tuner.fit()
+
+
+def _halving(settings: SweepSettings) -> Any:
+    """ASHA over epochs, which a trial that was started again counts on; Tune's own count begins anew."""
+    from ray.tune.schedulers import ASHAScheduler
+
+    class Halving(ASHAScheduler):
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: Any) -> str:
+            if result["epoch"] >= settings.epochs:
+                # It ends by itself; to kill it now would only cost its last words.
+                return str(self.CONTINUE)
+            return str(super().on_trial_result(tune_controller, trial, result))
+
+    return Halving(
+        time_attr="epoch",
+        max_t=settings.epochs,
+        grace_period=min(settings.grace_epochs, settings.epochs),
+        reduction_factor=settings.reduction_factor,
+    )
 
 
 def _proposer(ledger: Ledger, keys: list[str]) -> Any:
@@ -154,23 +168,11 @@ def _run_trial(job: TrainingJob, workers: Workers, folder: Location) -> None:
             break
         except TrainingFailedError as error:
             cause = root_cause(error)
-            if not left or not _was_lost(error):
+            if not left or not was_lost(error):
                 break
     if cause:
         failed.write_text(cause)
         raise RunFailed(cause)
-
-
-def _was_lost(error: Any) -> bool:
-    """Whether a worker's process ended, with its node perhaps, rather than raised something."""
-    from ray.exceptions import RayActorError
-
-    failures = (getattr(error, "worker_failures", None) or {}).values()
-    causes = [getattr(failure, "health_check_failure", failure) for failure in failures]
-    # What the other workers of its group say, who may be heard first.
-    return any(
-        isinstance(c, RayActorError) or "Collective ops is aborted" in str(c) for c in causes
-    )
 
 
 def _group_noter(target: Location) -> Any:
@@ -185,20 +187,20 @@ def _group_noter(target: Location) -> Any:
     return GroupNoter()
 
 
-def _recorder(ledger: Ledger, on_result: Callable[[dict[str, Any]], None]) -> Any:
+def _recorder(ledger: Ledger, job_of: JobOf, on_result: Callable[[dict[str, Any]], None]) -> Any:
     """Writes each trial's record at its end and frees what it leaves reserved."""
     from ray import tune
 
     class Recorder(tune.Callback):
         def __init__(self) -> None:
-            self.rows: dict[str, list[dict[str, Any]]] = {}
+            self.heard: dict[str, list[dict[str, Any]]] = {}
 
         def on_trial_result(
             self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any
         ) -> None:
             key, point = trial.config["trial"], trial.config["point"]
             row = {name: result.get(name) for name in ROW_KEYS}
-            self.rows.setdefault(key, []).append(row)
+            self.heard.setdefault(key, []).append(row)
             on_result({"id": key, "config": point, **row})
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
@@ -209,16 +211,25 @@ def _recorder(ledger: Ledger, on_result: Callable[[dict[str, Any]], None]) -> An
 
         def _close(self, trial: Any, status: str, error: str | None) -> None:
             _free_group(ledger.folder / "groups" / trial.trial_id)
-            key = trial.config["trial"]
+            key, point = trial.config["trial"], trial.config["point"]
             seconds = float((trial.last_result or {}).get("time_total_s", 0.0))
-            rows = self.rows.get(key, [])
             done = ledger.output(key) / DONE
             if status != "failed" and done.exists():
-                # The whole of it, also where its first epochs were those of an earlier session.
                 rows, status = done.read_json()["history"], "finished"
-            ledger.close(key, trial.config["point"], rows, seconds, status, error)
+            else:
+                rows = self._rows(key, point)
+            ledger.close(key, point, rows, seconds, status, error)
             # The record is what counts; the weights of a trial are not used again.
             (ledger.output(key) / "checkpoints").delete_tree()
+
+        def _rows(self, key: str, point: Point) -> list[dict[str, Any]]:
+            """Each epoch once: those of earlier sessions, and one whose report was lost, as kept."""
+            output = ledger.output(key)
+            identity = job_of(point, output).identity
+            kept = CheckpointFolder(output / "checkpoints", identity, lambda _: None).latest()
+            rows = [*(kept.meta["history"] if kept else ()), *self.heard.get(key, ())]
+            by_epoch = {row["epoch"]: row for row in rows}
+            return [by_epoch[epoch] for epoch in sorted(by_epoch)]
 
     return Recorder()
 

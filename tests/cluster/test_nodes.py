@@ -189,7 +189,7 @@ ledger.summarise(0.0)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_sweep_over_three_nodes_outlives_one_of_them(
     project: Path,
     tmp_path: Path,
