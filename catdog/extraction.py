@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from catdog import console
 from catdog.config import ModelName
 from catdog.planning import Plan
 from catdog.storage import Location
+from catdog.training.inputs import Split
 from catdog.training.trainer import Workers
-from catdog.transfer.features import FeatureSet, extract
+from catdog.transfer.features import LEARNT, FeatureSet, extract
 
 
 def extract_features(
-    plan: Plan, name: ModelName, boundaries: Iterable[str], storage: Location, workers: Workers
+    plan: Plan,
+    name: ModelName,
+    boundaries: Iterable[str],
+    storage: Location,
+    workers: Workers,
+    splits: Sequence[Split],
 ) -> dict[str, FeatureSet]:
-    """Activations of ``name`` at ``boundaries``; what is kept already is not computed."""
+    """Activations of ``name`` at ``boundaries`` for photos of ``splits``; what is kept already is not computed."""
     request = plan.feature_request(name)
     with console.progress(f"features of {name}", 1.0) as advance:
         return extract(
-            plan.dataset, request, list(boundaries), storage, workers, console.counted(advance)
+            plan.dataset,
+            request,
+            list(boundaries),
+            storage,
+            workers,
+            console.counted(advance),
+            splits,
         )
 
 
@@ -29,4 +41,4 @@ def kept_features(
     """Activations at ``cuts``, where the settings keep them instead of augmenting pixels."""
     if name not in plan.weights or not getattr(plan.settings(name), "views", 0):
         return {}
-    return extract_features(plan, name, sorted(cuts - {"pixels"}), storage, workers)
+    return extract_features(plan, name, sorted(cuts - {"pixels"}), storage, workers, LEARNT)

@@ -31,6 +31,7 @@ from catdog.storage import Location
 from catdog.tracking import tracked
 from catdog.training.job import TrainingJob
 from catdog.training.trainer import Workers
+from catdog.transfer.features import SPLITS
 
 
 def run_job(config: Config) -> Location:
@@ -158,7 +159,7 @@ def probe_backbones(
     accuracies: dict[ModelName, float] = {}
     for name in plan.weights:
         session.stage("probe", f"{name}: a head on frozen features")
-        features = extract_features(plan, name, [POOLED], storage, workers)[POOLED]
+        features = extract_features(plan, name, [POOLED], storage, workers, SPLITS)[POOLED]
         row = probe.fit(features, plan.run.model(name))["row"]
         accuracies[name] = row["val_accuracy"]
         console.say(

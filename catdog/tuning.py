@@ -17,6 +17,7 @@ from catdog.planning import Plan
 from catdog.session import Session
 from catdog.storage import Location
 from catdog.training.trainer import Workers
+from catdog.transfer.features import LEARNT
 from catdog.transfer.trials import Ledger
 
 
@@ -79,7 +80,7 @@ def _sweep_head(
 
     if not ledger.missing():
         return
-    features = extract_features(plan, name, [POOLED], storage, workers)[POOLED]
+    features = extract_features(plan, name, [POOLED], storage, workers, LEARNT)[POOLED]
 
     def settings_of(point: dict[str, Any]) -> FineTuneSettings:
         tried = plan.tried(name, point)

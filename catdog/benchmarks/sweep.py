@@ -20,7 +20,7 @@ from catdog.models.registry import POOLED
 from catdog.storage import Location
 from catdog.sweep_settings import SweepSettings
 from catdog.training.inputs import Split, open_dataset
-from catdog.transfer.features import FeatureRequest, FeatureSet, extract
+from catdog.transfer.features import LEARNT, FeatureRequest, FeatureSet, extract
 from catdog.transfer.head import HeadData, train_head
 from catdog.transfer.head_sweep import HeadTask, sweep_heads
 from catdog.transfer.search import Point, Search, with_point
@@ -84,8 +84,9 @@ def _settings(point: Point) -> FineTuneSettings:
 
 def _extraction(made: Bench, request: FeatureRequest, place: Location) -> tuple[float, FeatureSet]:
     start = time.perf_counter()
-    features = extract(made.dataset, request, [POOLED], place, made.workers)[POOLED]
-    return time.perf_counter() - start, features
+    # As jobs/tune.py does: of the photos that a plain trial computes too.
+    kept = extract(made.dataset, request, [POOLED], place, made.workers, splits=LEARNT)
+    return time.perf_counter() - start, kept[POOLED]
 
 
 def _sweep(made: Bench, features: FeatureSet, folder: Location) -> float:

@@ -24,7 +24,9 @@ from catdog.storage import Location
 from catdog.training.inputs import Chunk, Split, chunks_of, open_dataset, photos_in
 from catdog.training.trainer import Workers
 
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
+#: What training and sweeps look at, and all there is.
+LEARNT: tuple[Split, ...] = ("train", "val")
+SPLITS: tuple[Split, ...] = (*LEARNT, "test")
 #: Photos a shard: large enough that a pool keeps busy, small enough that little is lost.
 CHUNK = 256
 #: Photos a forward pass.
@@ -80,28 +82,41 @@ def extract(
     storage: Location,
     workers: Workers,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    splits: Sequence[Split] = SPLITS,
 ) -> dict[str, FeatureSet]:
-    """Activations at every boundary in one pass over the photos; what is there is not computed."""
+    """Activations at every boundary in one pass over the photos; what is there is not computed.
+
+    Args:
+        on_progress: gets (photos done, all photos) of this call.
+        splits: whose photos; the others may be added by a later call.
+    """
     targets = {
         boundary: storage / "features" / request.fingerprint(dataset, boundary)
         for boundary in boundaries
     }
-    missing = {b: t for b, t in targets.items() if not (t / "manifest.json").exists()}
+    missing = {b: t for b, t in targets.items() if not set(splits) <= _files(t).keys()}
     if missing:
-        _compute(dataset, request, missing, workers, on_progress)
+        _compute(dataset, request, missing, splits, workers, on_progress)
     return {b: FeatureSet(t, (t / "manifest.json").read_json()) for b, t in targets.items()}
+
+
+def _files(target: Location) -> dict[str, list[str]]:
+    """The names of the shards of each split that is complete."""
+    manifest = target / "manifest.json"
+    return dict(manifest.read_json()["files"]) if manifest.exists() else {}
 
 
 def _compute(
     dataset: PreparedSet,
     request: FeatureRequest,
     targets: dict[str, Location],
+    splits: Sequence[Split],
     workers: Workers,
     on_progress: Callable[[int, int], None],
 ) -> None:
     import ray.data
 
-    chunks = chunks_of(dataset, SPLITS, CHUNK)
+    chunks = chunks_of(dataset, splits, CHUNK)
     waiting = [
         chunk
         for chunk in chunks
@@ -124,12 +139,11 @@ def _compute(
             on_progress(done, total)
     files = {
         split: [_shard(dataset.root, chunk).name for chunk in chunks if chunk["split"] == split]
-        for split in SPLITS
+        for split in splits
     }
     for boundary, target in targets.items():
-        views = request.views_at(boundary)
-        target_manifest = {"boundary": boundary, "files": files, "photos": total, "views": views}
-        (target / "manifest.json").write_json(target_manifest)
+        known = {"boundary": boundary, "views": request.views_at(boundary)}
+        (target / "manifest.json").write_json(known | {"files": _files(target) | files})
 
 
 def _shard(target: Location, chunk: Chunk) -> Location:

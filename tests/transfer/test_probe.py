@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import pytest
 
 from catdog.config import DataSettings
 from catdog.storage import Location
+from catdog.training.inputs import Split
+from catdog.transfer.features import LEARNT, SPLITS
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -38,7 +42,7 @@ def probed(storage: Location, cluster: None) -> dict[str, Any]:
     workers = Workers(1, 1, False, "float32")
     counts: list[tuple[int, int]] = []
 
-    def run() -> Any:
+    def run(splits: Sequence[Split] = SPLITS) -> Any:
         counts.clear()
         return extract(
             dataset,
@@ -47,6 +51,7 @@ def probed(storage: Location, cluster: None) -> dict[str, Any]:
             storage,
             workers,
             lambda done, total: counts.append((done, total)),
+            splits,
         )[registry.POOLED]
 
     features = run()
@@ -97,6 +102,18 @@ def test_an_interrupted_extraction_goes_on_where_it_was(probed: dict[str, Any]) 
     probed["run"]()
     assert lost.exists()
     assert kept.stat().st_mtime_ns == before
+
+
+def test_test_photos_are_added_to_those_that_a_sweep_needed(probed: dict[str, Any]) -> None:
+    root = probed["features"].root.local_path
+    shutil.rmtree(root)
+    learnt = probed["run"](LEARNT)
+    assert probed["counts"][-1][1] == len(learnt.rows("train")) + len(learnt.rows("val"))
+    assert not (root / "test").exists()
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*.arrow")}
+    whole = probed["run"]()
+    assert probed["counts"][-1][1] == sum(len(whole.rows(s)) for s in ("train", "val", "test"))
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_the_probe_says_what_its_logits_are_worth(
