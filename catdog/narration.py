@@ -38,11 +38,19 @@ def step_text(message: dict[str, Any]) -> str:
     )
 
 
-class Narrator:
-    """Called with every message of the training workers, in order."""
+#: When this process had loaded the job, some tenths of a second after it was called.
+STARTED = time.monotonic()
 
-    def __init__(self, events: Events) -> None:
+
+class Narrator:
+    """Called with every message of the training workers, in order.
+
+    ``since`` is the moment (monotonic) from which the first step of the first model is waited for.
+    """
+
+    def __init__(self, events: Events, since: float = STARTED) -> None:
         self.events = events
+        self._waited_since, self._after = since, "the start"
         self._bars = ExitStack()
         self._advance: console.Advance | None = None
         self._told = time.monotonic()
@@ -57,6 +65,13 @@ class Narrator:
     def _start(self, message: dict[str, Any]) -> None:
         facts = {key: value for key, value in message.items() if key != "kind"}
         self.events.add("training", **facts)
+
+    def _stepped(self, message: dict[str, Any]) -> None:
+        waited = time.monotonic() - self._waited_since
+        console.say(f"{message['model']}: first step {waited:.0f} s after {self._after}")
+        self.events.add(
+            "first_step", model=message["model"], seconds=round(waited, 1), after=self._after
+        )
 
     def _resume(self, message: dict[str, Any]) -> None:
         workers = f"{message['workers']} worker" + ("s" if message["workers"] > 1 else "")
@@ -107,6 +122,7 @@ class Narrator:
             f"{best['epoch']}, val_accuracy {best['val_accuracy']:.4f}"
         )
         self.events.add("trained", model=message["model"], **facts["train"])
+        self._waited_since, self._after = time.monotonic(), f"the end of {message['model']}"
 
     def trial(self, result: dict[str, Any]) -> None:
         """One epoch of one trial of a sweep."""
@@ -152,7 +168,8 @@ class RepeatNarrator(Narrator):
     """
 
     def __init__(self, events: Events, jobs: Sequence[TrainingJob]) -> None:
-        super().__init__(events)
+        super().__init__(events, since=time.monotonic())
+        self._after = "the trainings before"
         self._jobs = jobs
         self._name = ""
 

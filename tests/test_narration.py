@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from catdog.narration import Narrator
+from catdog.runs import Events
+from catdog.storage import Location
 
 SCRIPT = """
 import sys, time
@@ -71,3 +77,22 @@ def test_a_log_gets_a_line_now_and_then_and_no_bar(project: Path, tmp_path: Path
     assert lines[-1].startswith(EPOCH)
     assert len(lines) == 4
     assert "\x1b" not in done.stdout
+
+
+def test_the_wait_for_a_first_step_is_told_for_each_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = Events(Location.of(tmp_path / "events.jsonl"))
+    narrator = Narrator(events, since=time.monotonic() - 31.0)
+    narrator({"kind": "stepped", "model": "base_cnn"})
+    facts = {"best": {"epoch": 1, "val_accuracy": 0.5}, "train": {"seconds": 60.0}}
+    narrator({"kind": "trained", "model": "base_cnn", "facts": facts})
+    narrator({"kind": "stepped", "model": "resnet50v2"})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "base_cnn: first step 31 s after the start"
+    assert lines[2] == "resnet50v2: first step 0 s after the end of base_cnn"
+    noted = [event for event in map(json.loads, events.lines) if event["event"] == "first_step"]
+    assert [(event["model"], event["after"]) for event in noted] == [
+        ("base_cnn", "the start"),
+        ("resnet50v2", "the end of base_cnn"),
+    ]

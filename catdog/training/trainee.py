@@ -62,6 +62,7 @@ class Trainee:
     unit: int
     steps_per_epoch: int
     schedule: RateSchedule
+    has_stepped: bool = False
 
     @classmethod
     def build(cls, job: TrainingJob, rank: Rank, rows: Rows) -> Trainee:
@@ -130,6 +131,8 @@ class Trainee:
             self.optimizer.learning_rate.assign(self.schedule.at(first + index - 1))
             total = total + self.step.train(batch.rows, batch.labels, batch.weights, size)
             rank.watchdog.feed()
+            if not self.has_stepped:
+                self._tell_first(total)
             seconds = time.monotonic() - started
             if rank.is_chief and seconds - told > TELL_EVERY_S:
                 told = seconds
@@ -145,6 +148,13 @@ class Trainee:
                 "--set compute.precision=float32; the best epoch so far is kept"
             )
         return sums
+
+    def _tell_first(self, total: tf.Tensor) -> None:
+        """Of the first step of this process, which is slow: TensorFlow traces it."""
+        total.numpy()  # an accelerator is behind; waited for once
+        self.has_stepped = True
+        if self.rank.is_chief:
+            self.rank.tell({"kind": "stepped", "model": self.job.name})
 
     def _step_message(self, epoch: int, step: int, pace: float, size: int) -> dict[str, Any]:
         """How far it is; ``pace`` in steps a second, of ``size`` rows each."""

@@ -112,7 +112,7 @@ def train(
     """Train ``jobs`` in order in one worker group; what is done already is not done again.
 
     ``on_message`` is called in the driver with what rank 0 tells: dicts with a ``kind`` of
-    ``start``, ``step``, ``epoch``, ``resume``, ``trained`` or ``say``, and of nodes that came or
+    ``start``, ``stepped`` (once a model), ``step``, ``epoch``, ``resume``, ``trained`` or ``say``, and of nodes that came or
     went, with the kind ``node``.
 
     Returns:
