@@ -236,3 +236,10 @@ def test_tracking_does_not_make_another_run(tmp_path: Path) -> None:
 
 def test_settings_are_named_by_their_path() -> None:
     assert dict(flat({"a": {"b": 1, "c": {}}, "d": None})) == {"a.b": 1, "a.c": {}, "d": None}
+
+
+def test_a_password_in_the_address_is_not_shown() -> None:
+    uri = "ftp://somebody:hidden@example.org/mlflow"
+    with pytest.raises(UserError, match="ftp://example.org/mlflow") as caught:
+        check_tracking(TrackingSettings(to="mlflow", uri=uri))
+    assert "hidden" not in str(caught.value)
