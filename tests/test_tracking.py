@@ -240,6 +240,6 @@ def test_settings_are_named_by_their_path() -> None:
 
 def test_a_password_in_the_address_is_not_shown() -> None:
     uri = "ftp://somebody:hidden@example.org/mlflow"
-    with pytest.raises(UserError, match="ftp://example.org/mlflow") as caught:
+    with pytest.raises(UserError, match=r"ftp://example\.org/mlflow") as caught:
         check_tracking(TrackingSettings(to="mlflow", uri=uri))
     assert "hidden" not in str(caught.value)

@@ -63,7 +63,6 @@ class GlobalStep:
         mixing: keras.layers.Layer | None = None,
         class_weights: tuple[float, float] | None = None,
         reproducible: bool = False,
-        xla: bool = False,
     ) -> None:
         self.strategy = strategy
         self.network = network
@@ -78,12 +77,6 @@ class GlobalStep:
             tf.TensorSpec((None,), tf.float32),
             tf.TensorSpec((None,), tf.float32),
         ]
-        # XLA compiles the arithmetic; the collectives stay outside.
-        self._forward_backward = (
-            tf.function(self._gradients, jit_compile=True, autograph=False)
-            if xla
-            else self._gradients
-        )
         # Nothing in them needs autograph, and without it they are traced faster.
         scalar = tf.TensorSpec((), tf.float64)
         self._train = tf.function(
@@ -152,7 +145,7 @@ class GlobalStep:
             rows = self.augmentation(rows, training=True)
         if self.mixing is not None:
             rows, labels = self.mixing(rows, labels)
-        gradients, sums = self._forward_backward(rows, labels, weights, global_rows)
+        gradients, sums = self._gradients(rows, labels, weights, global_rows)
         gradients = [tf.cast(gradient, self._sent_dtype) for gradient in gradients]
         gradients = tf.distribute.get_replica_context().all_reduce("SUM", gradients)
         gradients = [tf.cast(gradient, tf.float32) for gradient in gradients]

@@ -99,7 +99,6 @@ class Trainee:
             mixing=mixing,
             class_weights=_class_weights(job, rank, rows),
             reproducible=exact,
-            xla=job.xla,
         )
         schedule = RateSchedule.of(job.settings, steps)
         trainee = cls(

@@ -26,6 +26,9 @@ POLL_S = "0.2"
 
 DONE = "trained.json"
 
+#: TensorFlow's, for XLA on whatever it can compile, on CPUs too.
+XLA_FLAGS = "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit"
+
 #: A training of fewer steps does not earn back what optimising its graph costs.
 SHORT_STEPS = 100
 
@@ -208,7 +211,7 @@ def train_on_worker(config: dict[str, Any]) -> dict[str, Any]:
     import ray.train
 
     workers: Workers = config["workers"]
-    _prepare_process(workers)
+    _prepare_process(workers, xla=any(job.xla for job in config["jobs"]))
     import keras
 
     from catdog.training.backend import hosts
@@ -253,9 +256,13 @@ def train_on_worker(config: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _prepare_process(workers: Workers) -> None:
+def _prepare_process(workers: Workers, *, xla: bool) -> None:
     """Threads as many as the worker's cores; without it every worker takes the whole machine."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    if xla:
+        # XLA compiles what lies between collectives; jit_compile could not hold those of
+        # synchronised batch normalisation. Read when TensorFlow is imported.
+        os.environ["TF_XLA_FLAGS"] = " ".join((os.environ.get("TF_XLA_FLAGS", ""), XLA_FLAGS))
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(workers.cpus)
