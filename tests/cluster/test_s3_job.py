@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from .store import KEYS, S3, s3_server
+from tests.store import KEYS, S3, s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
