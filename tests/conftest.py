@@ -63,18 +63,21 @@ def project() -> Path:
 
 
 @pytest.fixture(scope="session")
-def exact() -> list[str]:
-    """Flags of a job with one small model, no sweep, nothing random but the initial weights."""
+def calm() -> list[str]:
+    """Flags of a job in which nothing is random but the initial weights."""
     return [
-        "--models=base_cnn",
-        "--trials=0",
-        "--set=data.drawings=240",
         "--set=compute.precision=float32",
         "--set=augmentation.horizontal_flip=false",
         "--set=augmentation.rotation=0",
         "--set=augmentation.zoom=0",
         "--set=scratch.dropout=0",
     ]
+
+
+@pytest.fixture(scope="session")
+def exact(calm: list[str]) -> list[str]:
+    """Flags of such a job with one small model and no sweep."""
+    return ["--models=base_cnn", "--trials=0", "--set=data.drawings=240", *calm]
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tests.store import s3_server
+from tests.tiny import EPOCHS, evaluated_by_keras
 
 from .conftest import send_to_one_worker
-from .tiny import EPOCHS, evaluated_by_keras
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
