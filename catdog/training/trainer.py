@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from catdog.config import ComputeSettings
+from catdog.console import plural
 from catdog.errors import RunFailed, UserError
 from catdog.storage import Location
 from catdog.training.causes import root_cause
@@ -79,7 +80,12 @@ class Workers:
         return {"CPU": self.cpus} | ({"GPU": 1} if self.use_gpu else {})
 
     def __str__(self) -> str:
-        return f"{self.span[0]} to {self.span[1]} workers" if self.span else f"{self.count} workers"
+        """``1 worker, 2 CPU cores each``; ``1 to 3 workers, 1 GPU each``."""
+        count = plural(self.count, "worker")
+        if self.span:
+            count = f"{self.span[0]} to {self.span[1]} workers"
+        each = "1 GPU" if self.use_gpu else plural(self.cpus, "CPU core")
+        return f"{count}, {each} each"
 
 
 def is_done(job: TrainingJob) -> bool:
