@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from catdog import access, runs, s3, storage
+from catdog import access, retrying, runs, s3
 from catdog.access import check_readable, check_writable
 from catdog.errors import UserError
 from catdog.runs import RunDirectory, lease
@@ -132,7 +132,7 @@ def test_a_lease_in_a_bucket_outlives_a_store_that_is_away(
     store: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "RENEW_S", 0.2)
-    monkeypatch.setattr(storage, "RETRY_PAUSES_S", (0.2,))
+    monkeypatch.setattr(retrying, "PAUSES_S", (0.2,))
     run = RunDirectory(Location.of(store.uri("leased")))
 
     def beat() -> int:

@@ -21,7 +21,8 @@ from catdog.data import archives
 from catdog.data.labels import CLASSES, UNKNOWN, is_litter, label_named, label_of
 from catdog.data.streams import opened
 from catdog.errors import UserError
-from catdog.storage import Location, retried
+from catdog.retrying import retried
+from catdog.storage import Location
 
 #: A file above this is not read whole: no photo within the limit on pixels is so large.
 MAX_FILE_BYTES = 1 << 30

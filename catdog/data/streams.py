@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
-from catdog.storage import Location, retried
+from catdog.retrying import retried
+from catdog.storage import Location
 
 #: How much goes to or from a store at once.
 _REMOTE_PIECE = 8 << 20

@@ -217,11 +217,11 @@ def train_on_worker(config: dict[str, Any]) -> dict[str, Any]:
     _prepare_process(workers)
     import keras
 
+    from catdog.retrying import retried
     from catdog.training.backend import hosts
     from catdog.training.loop import train_model
     from catdog.training.preemption import Notices
     from catdog.training.progress import Rank, TrainingDiverged
-    from catdog.training.retrying import retried
     from catdog.training.watchdog import Watchdog
 
     context = ray.train.get_context()
