@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from catdog.config import Config
+from catdog.console import plural
 from catdog.errors import UserError
 from catdog.training.trainer import POLL_S, Workers
 
@@ -140,10 +141,11 @@ def plan_workers(config: Config, resources: Resources) -> Workers:
     most = max(least, most)
     if use_gpu and least > resources.gpus:
         raise UserError(
-            f"--workers {least}: this cluster has {resources.gpus} GPUs, one for each worker"
+            f"--workers {least}: this cluster has {plural(resources.gpus, 'GPU')}, "
+            "one for each worker"
         )
     if least > resources.cpus:
-        raise UserError(f"--workers {least}: this cluster has {resources.cpus} CPU cores")
+        raise UserError(f"--workers {least}: this cluster has {plural(resources.cpus, 'CPU core')}")
     # With GPUs a worker's cores only feed it.
     cpus = compute.cpus_per_worker or max(1, min(resources.cpus // most, 4 if use_gpu else 64))
     fitting = min(resources.cpus // cpus, resources.gpus if use_gpu else most)

@@ -127,6 +127,11 @@ def chatter_to(log: Path) -> Iterator[None]:
             stream.close()
 
 
+def plural(number: int, noun: str) -> str:
+    """``1 worker``, ``2 workers``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def duration(seconds: float) -> str:
     """``75`` → ``1:15``; ``3725`` → ``1:02:05``."""
     minutes, rest = divmod(round(seconds), 60)

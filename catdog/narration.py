@@ -74,7 +74,7 @@ class Narrator:
         )
 
     def _resume(self, message: dict[str, Any]) -> None:
-        workers = f"{message['workers']} worker" + ("s" if message["workers"] > 1 else "")
+        workers = console.plural(message["workers"], "worker")
         where = f"after epoch {message['epoch']}"
         if message["step"]:
             where = f"in epoch {message['epoch'] + 1} after step {message['step']}"

@@ -191,7 +191,7 @@ def sweep(
 
 def train_models(plan: Plan, session: Session, storage: Location, workers: Workers) -> None:
     """All models, one after the other in one worker group; ``model.json`` marks each as done."""
-    session.stage("training", f"{workers}, {workers.cpus} CPU cores each")
+    session.stage("training", str(workers))
     from catdog.training.trainer import train
 
     jobs = final_jobs(plan, storage, workers)

@@ -104,16 +104,14 @@ def _lines(config: Config, seen: Survey, workers: Workers) -> Iterator[tuple[str
     free = Location.of(config.storage).free_bytes()
     room = "" if free is None else f" of {console.size(free)} free"
     yield "disk", f"{console.size(seen.needed_bytes)}{room}"
-    kind = "GPU" if workers.use_gpu else f"{workers.cpus} CPU cores"
-    yield (
-        "workers",
-        f"{str(workers).removesuffix(' workers')}, each with {kind}, {workers.precision}",
-    )
+    yield "compute", f"{workers}, {workers.precision}"
     for name in config.models:
         weights = config.weights_of(name)
         start = "from scratch" if not weights.pretrained else f"weights: {weights.source}"
-        yield name, f"{config.image_size_of(name)} pixels, {_epochs(config, name)} epochs, {start}"
-    yield "sweep", f"{config.sweep.trials} trials" if config.sweep.trials else "none"
+        epochs = console.plural(_epochs(config, name), "epoch")
+        yield name, f"{config.image_size_of(name)} pixels, {epochs}, {start}"
+    trials = config.sweep.trials
+    yield "sweep", console.plural(trials, "trial") if trials else "none"
     if workers.use_gpu:
         yield "time", "not estimated for GPUs"
     else:

@@ -12,28 +12,18 @@ import json
 import os
 import posixpath
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from catdog import s3
-from catdog.errors import StorageAway, UserError
-
-T = TypeVar("T")
-
-#: Pauses in seconds between attempts at a remote operation: 31 s in all, so that a store which is
-#: away for some seconds costs time and not the run.
-RETRY_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
-
-#: Answers of a store that another attempt would not change.
-ANSWERS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH")
+from catdog.errors import UserError
+from catdog.retrying import retried
 
 
 @dataclass(frozen=True)
@@ -220,29 +210,3 @@ def _resolve(uri: str) -> tuple[pafs.FileSystem, str]:
             "give a folder, s3://bucket/path or gs://bucket/path"
         ) from error
     return filesystem, path
-
-
-def retried(operation: Callable[[], T], location: Location) -> T:
-    """Run ``operation``; on a remote location, repeat it when the network fails.
-
-    A missing file, missing permission or wrong credentials are answers, not failures: they are
-    raised at once.
-
-    Raises:
-        StorageAway: the store has not answered in any attempt.
-    """
-    if location.is_local:
-        return operation()
-    for pause_s in (*RETRY_PAUSES_S, None):
-        try:
-            return operation()
-        except (FileNotFoundError, PermissionError):
-            raise
-        except OSError as error:
-            if any(answer in str(error) for answer in ANSWERS):
-                raise
-            if pause_s is None:
-                cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
-                raise StorageAway(f"the storage does not answer any more: {cause}") from error
-            time.sleep(pause_s)
-    raise AssertionError("the last attempt returns or raises")

@@ -12,9 +12,12 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.store import S3
 
 os.environ.update(
     # Ray would otherwise make a token for its local cluster and leave it in ~/.ray/auth_token.
@@ -60,18 +63,21 @@ def project() -> Path:
 
 
 @pytest.fixture(scope="session")
-def exact() -> list[str]:
-    """Flags of a job with one small model, no sweep, nothing random but the initial weights."""
+def calm() -> list[str]:
+    """Flags of a job in which nothing is random but the initial weights."""
     return [
-        "--models=base_cnn",
-        "--trials=0",
-        "--set=data.drawings=240",
         "--set=compute.precision=float32",
         "--set=augmentation.horizontal_flip=false",
         "--set=augmentation.rotation=0",
         "--set=augmentation.zoom=0",
         "--set=scratch.dropout=0",
     ]
+
+
+@pytest.fixture(scope="session")
+def exact(calm: list[str]) -> list[str]:
+    """Flags of such a job with one small model and no sweep."""
+    return ["--models=base_cnn", "--trials=0", "--set=data.drawings=240", *calm]
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +116,24 @@ def cluster() -> Iterator[None]:
     yield
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """A bucket that all tests share, each under prefixes of its own."""
+    from tests.store import s3_server
+
+    with s3_server() as store:
+        yield store
+
+
+@pytest.fixture
+def store_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts what a test store asks for into the environment."""
+    from tests.store import KEYS
+
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
 
 
 @dataclass(frozen=True)

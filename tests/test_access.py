@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from catdog import access, runs, s3, storage
+from catdog import access, retrying, runs, s3
 from catdog.access import check_readable, check_writable
 from catdog.errors import UserError
 from catdog.runs import RunDirectory, lease
 from catdog.storage import Location
-from tests.cluster.store import BUCKET, KEYS, S3, s3_server
+from tests.store import BUCKET, KEYS, S3, s3_server
 
 
 @pytest.fixture(scope="module")
@@ -35,27 +35,21 @@ def strict_store() -> Iterator[S3]:
         yield server
 
 
-@pytest.fixture
-def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in KEYS.items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.mark.usefixtures("keys")
+@pytest.mark.usefixtures("store_keys")
 def test_a_bucket_that_is_there_passes_and_keeps_nothing(store: S3) -> None:
     check_readable(store.uri("runs"), "--storage")
     check_writable(store.uri("runs"), "--storage")
     assert store.files("runs") == []
 
 
-@pytest.mark.usefixtures("keys")
+@pytest.mark.usefixtures("store_keys")
 def test_a_bucket_that_is_missing_is_named(store: S3) -> None:
     for check in (check_readable, check_writable):
         with pytest.raises(UserError, match="--data: there is no bucket other for s3://other/x"):
             check(store.uri("x", bucket="other"), "--data")
 
 
-@pytest.mark.usefixtures("keys")
+@pytest.mark.usefixtures("store_keys")
 def test_credentials_that_are_refused_are_named_and_not_told(strict_store: S3) -> None:
     for check in (check_readable, check_writable):
         with pytest.raises(UserError, match="refuses s3://bucket/x") as caught:
@@ -74,7 +68,7 @@ def test_missing_credentials_are_named(
         check_readable(strict_store.uri("x"), "--data")
 
 
-@pytest.mark.usefixtures("keys")
+@pytest.mark.usefixtures("store_keys")
 def test_a_store_that_hangs_is_not_waited_for(store: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "SILENCE_S", 1.0)
     store.hang(5)
@@ -133,12 +127,12 @@ def test_a_store_that_is_not_there_is_one_line_and_exit_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("keys")
+@pytest.mark.usefixtures("store_keys")
 def test_a_lease_in_a_bucket_outlives_a_store_that_is_away(
     store: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "RENEW_S", 0.2)
-    monkeypatch.setattr(storage, "RETRY_PAUSES_S", (0.2,))
+    monkeypatch.setattr(retrying, "PAUSES_S", (0.2,))
     run = RunDirectory(Location.of(store.uri("leased")))
 
     def beat() -> int:

@@ -63,20 +63,22 @@ def test_a_range_of_workers_is_read_and_a_number_ends_it(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "asked, cpus, expected",
+    "asked, cpus, expected, shown",
     [
-        ("2", 4, (2, 2, None)),
-        ("1:4", 3, (3, 1, (1, 4))),
-        ("1:4", 8, (4, 2, (1, 4))),
-        ("2:2", 4, (2, 2, None)),
+        ("1", 2, (1, 2, None), "1 worker, 2 CPU cores each"),
+        ("2", 4, (2, 2, None), "2 workers, 2 CPU cores each"),
+        ("1:4", 3, (3, 1, (1, 4)), "1 to 4 workers, 1 CPU core each"),
+        ("1:4", 8, (4, 2, (1, 4)), "1 to 4 workers, 2 CPU cores each"),
+        ("2:2", 4, (2, 2, None), "2 workers, 2 CPU cores each"),
     ],
 )
 def test_workers_are_as_many_as_the_cluster_has_room_for(
-    asked: str, cpus: int, expected: tuple[int, int, Any]
+    asked: str, cpus: int, expected: tuple[int, int, Any], shown: str
 ) -> None:
     resources = Resources(cpus=cpus, gpus=0, nodes=1, memory_bytes=0)
     workers = plan_workers(parsed("--workers", asked), resources)
     assert (workers.count, workers.cpus, workers.span) == expected
+    assert str(workers) == shown
 
 
 def test_fewer_cores_than_the_least_workers_are_refused() -> None:

@@ -10,8 +10,6 @@ buffers.
 from __future__ import annotations
 
 import contextlib
-import io
-import os
 import posixpath
 import tarfile
 import tempfile
@@ -20,10 +18,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from tarfile import EOFHeaderError  # type: ignore[attr-defined]  # it has no public name
-from typing import IO, Any, BinaryIO, Self, cast
+from typing import IO, BinaryIO, Self, cast
 
+from catdog.data.streams import Written, opened
 from catdog.errors import StorageAway, UserError
-from catdog.storage import Location, retried
+from catdog.storage import Location
 
 MAX_DEPTH = 3
 MAX_MEMBERS = 20_000_000
@@ -32,7 +31,6 @@ MAX_RATIO = 100
 #: What even a small archive may unpack to.
 FREE_BYTES = 512 << 20
 _PIECE = 1 << 20
-_REMOTE_PIECE = 8 << 20
 _IN_MEMORY = 16 << 20
 _ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
 _BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
@@ -77,49 +75,6 @@ class Member:
     size: int
     problem: str | None = None
     pieces: Callable[[], Iterator[bytes]] = field(default=lambda: iter(()))
-
-
-@contextlib.contextmanager
-def opened(place: Location) -> Iterator[BinaryIO]:
-    """A seekable stream over an archive, local or remote."""
-    if place.is_local:
-        with place.local_path.open("rb") as local:
-            yield local
-    else:
-        with (
-            retried(lambda: place.filesystem.open_input_file(place.path), place) as remote,
-            io.BufferedReader(_Remote(place, remote), _REMOTE_PIECE) as stream,
-        ):
-            yield cast(BinaryIO, stream)
-
-
-class _Remote(io.RawIOBase):
-    """A remote file whose reads are repeated when the network fails, whatever was read before."""
-
-    def __init__(self, place: Location, file: Any) -> None:
-        super().__init__()
-        self._place, self._file = place, file
-        self._size, self._at = file.size(), 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        self._at = max(0, start + offset)
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        count = max(0, min(len(buffer), self._size - self._at))
-        if count:
-            content = retried(lambda: self._file.read_at(count, self._at), self._place)
-            count = len(content)
-            buffer[:count] = content
-            self._at += count
-        return count
 
 
 def members(stream: BinaryIO, name: str, size: int) -> Iterator[Member]:
@@ -287,7 +242,7 @@ def pack(
     packs: list[Location] = []
     written = 0
     with opened(place) as stream, contextlib.ExitStack() as stack, _told(place.name):
-        out: _Pack | None = None
+        out: Written | None = None
         for member in members(stream, place.name, size):
             if not keep(member.path):
                 continue
@@ -295,7 +250,7 @@ def pack(
                 if out is not None:
                     out.close()
                 packs.append(folder / f"pack-{len(packs):05d}.bin")
-                out = stack.enter_context(contextlib.closing(_Pack(packs[-1])))
+                out = stack.enter_context(contextlib.closing(Written(packs[-1])))
             start, problem = out.length, member.problem
             limit = head_bytes if member.size > max_file_bytes else max_file_bytes
             if problem is None:
@@ -308,7 +263,7 @@ def pack(
     return found, packs
 
 
-def _copy(member: Member, out: _Pack, limit: int) -> str | None:
+def _copy(member: Member, out: Written, limit: int) -> str | None:
     """Append a member; ``None``, or why it cannot be read (the rest of the archive can)."""
     left = limit
     try:
@@ -322,41 +277,3 @@ def _copy(member: Member, out: _Pack, limit: int) -> str | None:
     except (zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         return f"damaged in the archive: {error}"
     return None
-
-
-class _Pack:
-    """A pack file; on a remote store written locally first, so that a failure can be repeated."""
-
-    def __init__(self, target: Location) -> None:
-        self.target, self.length = target, 0
-        if target.is_local:
-            target.local_path.parent.mkdir(parents=True, exist_ok=True)
-            self._name = target.path
-        else:
-            handle, self._name = tempfile.mkstemp(prefix="catdog-pack.")
-            os.close(handle)
-        self._file: BinaryIO | None = open(self._name, "wb")  # noqa: SIM115 (closed in close)
-
-    def write(self, piece: bytes) -> None:
-        assert self._file is not None
-        self._file.write(piece)
-        self.length += len(piece)
-
-    def close(self) -> None:
-        if self._file is None:
-            return
-        self._file.close()
-        self._file = None
-        if not self.target.is_local:
-            try:
-                retried(self._upload, self.target)
-            finally:
-                os.unlink(self._name)
-
-    def _upload(self) -> None:
-        with (
-            open(self._name, "rb") as local,
-            self.target.filesystem.open_output_stream(self.target.path) as remote,
-        ):
-            while piece := local.read(8 << 20):
-                remote.write(piece)

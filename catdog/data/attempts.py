@@ -17,7 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from catdog.storage import Location, retried
+from catdog.retrying import retried
+from catdog.storage import Location
 
 
 class Attempt:

@@ -26,7 +26,8 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from catdog.data.direct import DirectFile
-from catdog.storage import Location, retried
+from catdog.retrying import retried
+from catdog.storage import Location
 
 #: Rows of one record batch where a whole array is written at once.
 BATCH_ROWS = 256

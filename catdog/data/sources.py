@@ -19,8 +19,10 @@ import pyarrow.fs as pafs
 
 from catdog.data import archives
 from catdog.data.labels import CLASSES, UNKNOWN, is_litter, label_named, label_of
+from catdog.data.streams import opened
 from catdog.errors import UserError
-from catdog.storage import Location, retried
+from catdog.retrying import retried
+from catdog.storage import Location
 
 #: A file above this is not read whole: no photo within the limit on pixels is so large.
 MAX_FILE_BYTES = 1 << 30
@@ -169,7 +171,7 @@ def _list_remote(root: Location) -> Listing:
 
 def _list_archive(place: Location, info: pafs.FileInfo) -> Listing:
     rows = _Rows()
-    with archives.opened(place) as stream:
+    with opened(place) as stream:
         for member in archives.members(stream, place.name, info.size):
             if not is_litter(member.path):
                 rows.add(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from catdog.console import plural
 from catdog.training.watchdog import EXIT_CODE
 
 #: What the workers that are left say when another one is gone: its consequence, not the cause.
@@ -40,7 +41,7 @@ def root_cause(error: BaseException, restarts: int = 0) -> str:
     else:
         line = f"training failed: {deaths[0]}"
     if failures and restarts:
-        line += f" (after {restarts} restart{'s' if restarts > 1 else ''})"
+        line += f" (after {plural(restarts, 'restart')})"
     return line
 
 

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from catdog.console import plural
+
 #: How often the list of nodes is read, seconds.
 LOOK_EVERY_S = 2.0
 #: How often a wait for nodes is told, seconds.
@@ -78,7 +80,7 @@ class NodeWatch(threading.Thread):
             self._lacking_since = self._told = now
         elif now - self._told >= TELL_EVERY_S:
             self._told = now
-            waited = f"{fitting} of at least {self.least} workers fit"
+            waited = f"{fitting} of at least {plural(self.least, 'worker')} fit"
             line = f"the training waits for nodes: {waited} ({now - self._lacking_since:.0f} s)"
             if fitting:
                 line += f"; --set compute.min_workers={fitting} goes on with them"

@@ -22,6 +22,7 @@ from catdog.data.shards import Rows
 from catdog.models import registry
 from catdog.models.export import save_keras
 from catdog.models.weights import unpack
+from catdog.retrying import retried
 from catdog.storage import Location
 from catdog.training.augmentation import Mixing, make_augmentation, make_mixing
 from catdog.training.checkpoints import Checkpoint, CheckpointFolder
@@ -30,7 +31,6 @@ from catdog.training.job import TrainingJob
 from catdog.training.optimization import RateSchedule, make_optimizer
 from catdog.training.progress import Part, Progress, Rank, TrainingDiverged
 from catdog.training.reproducible import reproducible, unit_rows
-from catdog.training.retrying import retried
 from catdog.training.step import GlobalStep, Sums
 from catdog.training.weighting import class_weights
 

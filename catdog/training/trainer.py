@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from catdog.config import ComputeSettings
+from catdog.console import plural
 from catdog.errors import RunFailed, UserError
 from catdog.storage import Location
 from catdog.training.causes import root_cause
@@ -82,7 +83,12 @@ class Workers:
         return {"CPU": self.cpus} | ({"GPU": 1} if self.use_gpu else {})
 
     def __str__(self) -> str:
-        return f"{self.span[0]} to {self.span[1]} workers" if self.span else f"{self.count} workers"
+        """``1 worker, 2 CPU cores each``; ``1 to 3 workers, 1 GPU each``."""
+        count = plural(self.count, "worker")
+        if self.span:
+            count = f"{self.span[0]} to {self.span[1]} workers"
+        each = "1 GPU" if self.use_gpu else plural(self.cpus, "CPU core")
+        return f"{count}, {each} each"
 
 
 def is_done(job: TrainingJob) -> bool:
@@ -214,11 +220,11 @@ def train_on_worker(config: dict[str, Any]) -> dict[str, Any]:
     _prepare_process(workers, xla=any(job.xla for job in config["jobs"]))
     import keras
 
+    from catdog.retrying import retried
     from catdog.training.backend import hosts
     from catdog.training.loop import train_model
     from catdog.training.preemption import Notices
     from catdog.training.progress import Rank, TrainingDiverged
-    from catdog.training.retrying import retried
     from catdog.training.watchdog import Watchdog
 
     context = ray.train.get_context()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
+
+#: What a node of the clusters has.
+NODE = {"num_cpus": 1, "object_store_memory": 200_000_000}
 
 
 @pytest.fixture
@@ -27,14 +28,11 @@ def three_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.setenv(f"RAY_health_check_{name}", value)
     # A group that was to start on a node that is gone tries elsewhere after so long, not after 60 s.
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
-    options = {"num_cpus": 1, "object_store_memory": 200_000_000}
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={**options, "include_dashboard": False, "temp_dir": folder},
-    )
+    head = {**NODE, "include_dashboard": False, "temp_dir": folder}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         for _ in range(2):
-            cluster.add_node(**options)
+            cluster.add_node(**NODE)
         yield cluster
     finally:
         cluster.shutdown()
@@ -67,23 +65,3 @@ def _trains(node: Any) -> bool:
         return any("ray::RayTrainWorker" in " ".join(process.cmdline()) for process in below)
     except psutil.NoSuchProcess:  # it ended while it was looked at
         return False
-
-
-@pytest.fixture
-def activations() -> Callable[[Path], None]:
-    """Writes made-up rows (4, 4, 256) of two classes below a folder: 320 to train on, 50 else."""
-    from catdog.data.shards import write_shard
-    from catdog.storage import Location
-
-    def write(folder: Path) -> None:
-        generator = np.random.default_rng(0)
-        for split, count in (("train", 320), ("val", 50)):
-            labels = np.arange(count) % 2
-            rows = generator.normal(size=(count, 4, 4, 256)).astype(np.float16)
-            rows[:, :, :, :4] += labels[:, None, None, None]
-            target = Location.of(folder / split / "0.arrow")
-            write_shard(target, rows, labels=labels, uris=[f"{n}.jpg" for n in range(count)])
-        files = {"train": ["0.arrow"], "val": ["0.arrow"]}
-        Location.of(folder / "manifest.json").write_json({"files": files})
-
-    return write

@@ -213,6 +213,9 @@ def test_a_cut_link_costs_part_of_an_epoch_and_is_named(hosts: Hosts, project: P
     assert after == [hosts.addresses[0]], "it went on on the host that was left"
     epochs = [event["epoch"] for event in events(storage / "cut", "epoch")]
     assert epochs == [1, 2, 3, 4], "an epoch was trained twice"
+    model = json.loads((storage / "cut" / "models/base_cnn/model.json").read_text())
+    assert model["train"]["restarts"] == 1
+    assert (storage / "cut" / "report.html").is_file()
 
 
 def _until(process: subprocess.Popen[str], start: str) -> Iterator[str]:

@@ -1,11 +1,10 @@
-"""The job over three nodes: the same result, a lost node, and nodes that do not fit together."""
+"""The job over three nodes: the same result, nodes that do not fit together, and a sweep."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,21 @@ import pandas as pd
 import pytest
 
 from catdog.nodes import _differences
+from tests.tiny import write_rows
+
+from .conftest import NODE, nodes_of_training_workers
 
 
-def train(project: Path, environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+def start(project: Path, environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    """Python with ``arguments``, in the project's folder; its lines come through one pipe."""
     return subprocess.Popen(
-        [sys.executable, str(project / "jobs" / "train.py"), *arguments],
+        [sys.executable, *arguments],
+        cwd=project,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=environment,
     )
-
-
-def model_of(run: Path) -> dict[str, Any]:
-    model: dict[str, Any] = json.loads((run / "models/base_cnn/model.json").read_text())
-    return model
 
 
 @pytest.mark.slow
@@ -37,9 +36,10 @@ def test_one_worker_and_three_on_three_nodes_come_to_the_same_losses(
 ) -> None:
     rows = {}
     for workers in (1, 3):
-        process = train(
+        process = start(
             project,
             environment_of,
+            "jobs/train.py",
             *exact,
             f"--storage={tmp_path}",
             f"--name=w{workers}",
@@ -49,42 +49,11 @@ def test_one_worker_and_three_on_three_nodes_come_to_the_same_losses(
         )
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output
-        rows[workers] = json.loads(
-            (tmp_path / f"w{workers}/models/base_cnn/history.json").read_text()
-        )
+        history = tmp_path / f"w{workers}/models/base_cnn/history.json"
+        rows[workers] = json.loads(history.read_text())
     for one, three in zip(rows[1], rows[3], strict=True):
         for key in ("loss", "val_loss"):
             assert one[key] == pytest.approx(three[key], abs=1e-12)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_job_outlives_one_of_its_nodes(
-    project: Path,
-    tmp_path: Path,
-    three_nodes: Any,
-    environment_of: dict[str, str],
-    exact: list[str],
-) -> None:
-    from .conftest import node_of_a_training_worker
-
-    arguments = [*exact, f"--storage={tmp_path}", "--name=run", "--workers=2", "--epochs=6"]
-    process = train(project, environment_of, *arguments)
-    assert process.stdout is not None
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if "epoch 2/6  loss" in line:
-            three_nodes.remove_node(node_of_a_training_worker(three_nodes), allow_graceful=False)
-    assert process.wait(timeout=60) == 0, "".join(seen)
-    process.stdout.close()
-    epochs = [
-        line.split()[2] for line in seen if line.startswith("base_cnn epoch") and "  loss" in line
-    ]
-    assert epochs == [f"{epoch}/6" for epoch in range(1, 7)], "an epoch was trained twice"
-    assert model_of(tmp_path / "run")["train"]["restarts"] == 1
-    assert sum(line.startswith("note: node ") and "was lost" in line for line in seen) == 1
-    assert (tmp_path / "run" / "report.html").is_file()
 
 
 def test_versions_that_differ_and_packages_that_lack_are_named() -> None:
@@ -137,18 +106,12 @@ with cluster.connected():
 def test_a_cluster_that_is_too_small_is_waited_for_aloud(
     project: Path, three_nodes: Any, environment_of: dict[str, str]
 ) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", WAITER],
-        cwd=project,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment_of,
-    ) as process:
+    with start(project, environment_of, "-c", WAITER) as process:
         assert process.stdout is not None
-        assert "waiting for the cluster to grow: 1 CPU more" in process.stdout.readline()
-        three_nodes.add_node(num_cpus=1, object_store_memory=200_000_000)
-        assert process.stdout.read().splitlines()[-1] == "has 4"
+        waiting = "waiting for the cluster to grow: 1 CPU more"
+        assert any(waiting in line for line in process.stdout), "it did not wait"
+        three_nodes.add_node(**NODE)
+        assert "has 4" in process.stdout.read().splitlines()
     assert process.returncode == 0
 
 
@@ -191,23 +154,10 @@ ledger.summarise(0.0)
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_sweep_over_three_nodes_outlives_one_of_them(
-    project: Path,
-    tmp_path: Path,
-    three_nodes: Any,
-    environment_of: dict[str, str],
-    activations: Callable[[Path], None],
+    project: Path, tmp_path: Path, three_nodes: Any, environment_of: dict[str, str]
 ) -> None:
-    from .conftest import nodes_of_training_workers
-
-    activations(tmp_path / "rows")
-    process = subprocess.Popen(
-        [sys.executable, "-c", SWEEP, str(tmp_path)],
-        cwd=project,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment_of,
-    )
+    write_rows(tmp_path)
+    process = start(project, environment_of, "-c", SWEEP, str(tmp_path))
     assert process.stdout is not None
     seen, used, removed = [], set(), False
     for line in process.stdout:

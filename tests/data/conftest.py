@@ -1,21 +1,16 @@
-"""Pictures made on the spot, and a store that speaks S3."""
+"""Pictures made on the spot."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow.fs as pafs
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-
-from catdog.storage import Location
 
 
 class Pictures:
@@ -51,40 +46,3 @@ class Pictures:
 @pytest.fixture(scope="session")
 def pictures() -> Pictures:
     return Pictures()
-
-
-@dataclass
-class Store:
-    """A bucket on moto. The key and secret are part of the URI, so Ray's workers have them too."""
-
-    filesystem: pafs.S3FileSystem
-    query: str
-    bucket: str
-
-    def location(self, path: str) -> Location:
-        return Location.of(f"s3://key:secret-word@{self.bucket}/{path}?{self.query}")
-
-    def put(self, path: str, content: bytes) -> None:
-        with self.filesystem.open_output_stream(f"{self.bucket}/{path}") as stream:
-            stream.write(content)
-
-
-@pytest.fixture(scope="session")
-def s3() -> Iterator[Store]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    filesystem = pafs.S3FileSystem(
-        access_key="key",
-        secret_key="secret-word",
-        endpoint_override=f"{host}:{port}",
-        scheme="http",
-        region="us-east-1",
-        allow_bucket_creation=True,
-    )
-    filesystem.create_dir("photos-bucket")
-    query = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
-    yield Store(filesystem, query, "photos-bucket")
-    server.stop()

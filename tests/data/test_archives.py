@@ -17,6 +17,7 @@ from catdog.data.labels import is_litter
 from catdog.data.sources import list_source
 from catdog.errors import UserError
 from catdog.storage import Location
+from tests.store import S3
 
 
 def zipped(files: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -198,7 +199,7 @@ def test_a_huge_member_is_cut_and_packs_are_bounded(tmp_path: Path) -> None:
         packed(tmp_path / "a.zip", tmp_path / "more", room=1500)
 
 
-def test_an_archive_on_s3_is_streamed_into_packs_there(s3: Any) -> None:
+def test_an_archive_on_s3_is_streamed_into_packs_there(s3: S3) -> None:
     data = zipped(FILES)
     s3.put("zips/a.zip", data)
     found, packs = pack(

@@ -6,12 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from catdog.data.attempts import Attempt
 from catdog.storage import Location
+from tests.store import S3
 
 
 def everything(folder: Path) -> list[str]:
@@ -35,7 +35,7 @@ def failing(datasets: Location) -> None:
         raise OSError("no space")
 
 
-def test_a_failed_attempt_leaves_nothing(tmp_path: Path, s3: Any) -> None:
+def test_a_failed_attempt_leaves_nothing(tmp_path: Path, s3: S3) -> None:
     with pytest.raises(OSError, match="no space"):
         failing(Location.of(tmp_path))
     assert everything(tmp_path) == []

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from catdog import storage
+from catdog import retrying
 from catdog.data import inspection, sources
 from catdog.data.inspection import VERDICTS, Plan, inspect_block
 from catdog.data.shards import open_rows
@@ -75,8 +75,8 @@ def test_a_store_that_stays_away_makes_files_unreadable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(storage, "RETRY_PAUSES_S", (0.5,))
-    monkeypatch.setattr(storage.time, "sleep", pauses.append)
+    monkeypatch.setattr(retrying, "PAUSES_S", (0.5,))
+    monkeypatch.setattr(retrying.time, "sleep", pauses.append)
     gone = Location("s3://a:b@bucket/in?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1")
     row = {"uri": "s3://bucket/in/cat.0.jpg", "base": 0, "path": "bucket/in/cat.0.jpg",
            "offset": 0, "size": 10, "label": 0, "problem": None}  # fmt: skip

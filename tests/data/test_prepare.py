@@ -24,6 +24,7 @@ from catdog.data.prepare import PreparedSet, find, prepare, survey
 from catdog.data.shards import open_rows
 from catdog.errors import UserError
 from catdog.storage import Location
+from tests.store import BUCKET, S3
 
 # The first test waits for the cluster, which took two minutes on a machine with 30 others at work.
 pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(300)]
@@ -380,7 +381,7 @@ def test_kaggles_zip_of_zips_is_prepared_and_cleaned_up(pictures: Any, tmp_path:
 
 
 def test_photos_on_s3_are_prepared_onto_s3(
-    s3: Any, pictures: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: S3, pictures: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CATDOG_CACHE", str(tmp_path / "cache"))
     folder = pictures.folder(tmp_path / "photos", 40)
@@ -392,7 +393,7 @@ def test_photos_on_s3_are_prepared_onto_s3(
     prepared = prepare(settings(source), storage, 0)
     check(prepared)
     assert prepared.manifest["rejected"] == {"empty": 1}
-    assert prepared.manifest["source"] == f"s3://{s3.bucket}/kaggle"
+    assert prepared.manifest["source"] == f"s3://{BUCKET}/kaggle"
     assert "secret-word" not in str(prepared.manifest)
     assert prepare(settings(source), storage, 0) == prepared
     local = run(folder, tmp_path / "storage")
@@ -400,7 +401,7 @@ def test_photos_on_s3_are_prepared_onto_s3(
 
 
 def test_a_table_is_prepared_and_missing_photos_are_unreadable(
-    s3: Any, pictures: Any, tmp_path: Path
+    s3: S3, pictures: Any, tmp_path: Path
 ) -> None:
     folder = pictures.folder(tmp_path / "photos", 40)
     lines = ["path,label"]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -10,6 +9,7 @@ from catdog.data import sample
 from catdog.data.images import Photo, inspect
 from catdog.data.labels import label_of
 from catdog.storage import Location
+from tests.store import S3
 
 
 def test_the_same_arguments_draw_the_same_bytes() -> None:
@@ -60,7 +60,7 @@ def test_drawings_are_drawn_once(tmp_path: Path) -> None:
     assert sample.drawn(storage, 12, 1, 48) != folder
 
 
-def test_drawings_go_to_a_bucket_too(s3: Any) -> None:
+def test_drawings_go_to_a_bucket_too(s3: S3) -> None:
     storage = s3.location("drawn")
     folder = sample.drawn(storage, 8, 0, 48)
     assert len(folder.list()) == sum(sample.plan(8).values())

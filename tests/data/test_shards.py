@@ -12,6 +12,7 @@ import pytest
 
 from catdog.data.shards import ShardWriter, open_rows, write_shard
 from catdog.storage import Location
+from tests.store import BUCKET, S3
 
 
 def some(count: int, seed: int = 0) -> np.ndarray[Any, Any]:
@@ -92,7 +93,7 @@ def test_shards_of_different_rows_are_refused(tmp_path: Path) -> None:
         open_rows([Location.of(tmp_path / "missing")])
 
 
-def test_remote_shards_are_fetched_once(s3: Any, tmp_path: Path) -> None:
+def test_remote_shards_are_fetched_once(s3: S3, tmp_path: Path) -> None:
     place = s3.location("shards/a.arrow")
     write_shard(place, some(20), labels=[0] * 20, uris=["x"] * 20)
     cache = tmp_path / "cache"
@@ -110,7 +111,7 @@ def test_remote_shards_are_fetched_once(s3: Any, tmp_path: Path) -> None:
     assert all(np.array_equal(result, some(20)[[19, 3]]) for result in results)
     copies = [p for p in cache.iterdir() if p.suffix == ".arrow"]
     assert len(copies) == 1
-    s3.filesystem.delete_file(f"{s3.bucket}/shards/a.arrow")
+    s3.filesystem.delete_file(f"{BUCKET}/shards/a.arrow")
     assert len(open_rows([place], cache=cache)) == 20  # from the node's disk
     with pytest.raises(FileNotFoundError):
         open_rows([place], cache=tmp_path / "other")

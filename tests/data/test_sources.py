@@ -11,6 +11,7 @@ import pytest
 from catdog.data import sources
 from catdog.data.sources import list_source, read
 from catdog.errors import UserError
+from tests.store import BUCKET, S3
 
 
 def names(listing: sources.Listing) -> list[str]:
@@ -81,12 +82,12 @@ def test_of_a_huge_file_only_the_beginning_is_read(
     assert [len(content) for content in contents(list_source(str(tmp_path)))] == [1 << 16]
 
 
-def test_a_prefix_on_s3_is_listed_and_read(s3: Any) -> None:
+def test_a_prefix_on_s3_is_listed_and_read(s3: S3) -> None:
     for name in ("in/Cat/1.jpg", "in/dog.2.jpg", "in/.DS_Store", "in/deep/er/cat.3.jpg"):
         s3.put(name, name.encode())
     listing = list_source(s3.location("in").uri)
     assert names(listing) == [
-        f"s3://{s3.bucket}/in/{name}" for name in ("Cat/1.jpg", "deep/er/cat.3.jpg", "dog.2.jpg")
+        f"s3://{BUCKET}/in/{name}" for name in ("Cat/1.jpg", "deep/er/cat.3.jpg", "dog.2.jpg")
     ]
     assert listing.files.column("label").to_pylist() == [0, 0, 1]
     assert contents(listing) == [b"in/Cat/1.jpg", b"in/deep/er/cat.3.jpg", b"in/dog.2.jpg"]
@@ -115,15 +116,15 @@ def test_a_table_names_paths_and_labels(tmp_path: Path, form: str) -> None:
     assert rows[4]["problem"] is not None
 
 
-def test_a_table_on_s3_names_objects(s3: Any) -> None:
+def test_a_table_on_s3_names_objects(s3: S3) -> None:
     s3.put("t/photos/a.jpg", b"a")
     s3.put("u/b.jpg", b"b")
-    lines = f"path,label\nphotos/a.jpg,cat\ns3://{s3.bucket}/u/b.jpg,dog\n"
+    lines = f"path,label\nphotos/a.jpg,cat\ns3://{BUCKET}/u/b.jpg,dog\n"
     s3.put("t/table.csv", lines.encode())
     assert contents(list_source(s3.location("t/table.csv").uri)) == [b"a", b"b"]
 
 
-def test_a_users_mistake_is_one_line(tmp_path: Path, s3: Any) -> None:
+def test_a_users_mistake_is_one_line(tmp_path: Path, s3: S3) -> None:
     (tmp_path / "odd.bin").write_bytes(b"x")
     (tmp_path / "names.csv").write_text("file,kind\na,cat\n")
     for source, word in (
@@ -139,7 +140,7 @@ def test_a_users_mistake_is_one_line(tmp_path: Path, s3: Any) -> None:
 
 
 def test_without_labels_a_single_photo_is_a_source_here_and_in_a_bucket(
-    tmp_path: Path, pictures: Any, s3: Any
+    tmp_path: Path, pictures: Any, s3: S3
 ) -> None:
     content = pictures.jpeg(1)
     (tmp_path / "IMG_1.jpg").write_bytes(content)

@@ -20,6 +20,7 @@ from catdog.evaluation import answers
 from catdog.evaluation.batch import Pool, list_photos, predict_files, predict_here
 from catdog.evaluation.finished import find_model
 from catdog.storage import Location
+from tests.store import BUCKET, S3
 
 # The run that they share is made by the first of them, on a machine that may be busy.
 pytestmark = pytest.mark.timeout(300)
@@ -108,23 +109,11 @@ def test_an_archive_through_ray_is_unpacked_and_the_packs_are_gone(
     assert [path.name for path in tmp_path.iterdir()] == ["photos.zip"]
 
 
+@pytest.mark.usefixtures("store_keys")
 def test_model_and_photos_may_lie_in_a_bucket(
-    everything: pd.DataFrame, finished_run: Any, monkeypatch: pytest.MonkeyPatch
+    everything: pd.DataFrame, finished_run: Any, s3: S3
 ) -> None:
-    from moto.server import ThreadedMotoServer
-    from pyarrow.fs import S3FileSystem
-
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    store = S3FileSystem(
-        endpoint_override=f"{host}:{port}", scheme="http", allow_bucket_creation=True
-    )
-    store.create_dir("bucket")
-    query = f"endpoint_override=http://{host}:{port}&scheme=http&region=us-east-1"
-    run = Location.of(f"s3://bucket/run?{query}")
+    run = Location.of(s3.uri("answers/run"))
     folder = run / "models" / "base_cnn"
     for name in ("model.keras", "predictions.parquet"):
         (folder / name).write_bytes((finished_run.path / "models/base_cnn" / name).read_bytes())
@@ -132,13 +121,13 @@ def test_model_and_photos_may_lie_in_a_bucket(
         (run / name).write_bytes((finished_run.path / name).read_bytes())
     known = everything.head(4)
     for number, uri in enumerate(known["uri"]):
-        photo = Location.of(f"s3://bucket/new/IMG_{number}.jpg?{query}")
-        photo.write_bytes(Path(uri).read_bytes())
+        s3.put(f"answers/new/IMG_{number}.jpg", Path(uri).read_bytes())
     model = find_model(run.uri)
     assert model.run == run
-    found = predict_here(list_photos(f"s3://bucket/new?{query}"), model)
-    server.stop()
-    assert found["uri"].tolist() == [f"s3://bucket/new/IMG_{number}.jpg" for number in range(4)]
+    found = predict_here(list_photos(s3.uri("answers/new")), model)
+    assert found["uri"].tolist() == [
+        f"s3://{BUCKET}/answers/new/IMG_{number}.jpg" for number in range(4)
+    ]
     assert found["label"].tolist() == known["label"].tolist()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from .tiny import make_job, write_rows
+from tests.tiny import make_job, write_rows
 
 
 @dataclass

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from tests.store import s3_server
+from tests.tiny import EPOCHS, evaluated_by_keras
+
 from .conftest import send_to_one_worker
-from .store import store_behind_a_door
-from .tiny import EPOCHS, evaluated_by_keras
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -73,9 +74,10 @@ def test_a_store_that_is_away_for_a_while_costs_that_and_nothing_else(
     from catdog.storage import Location
 
     whole = expected(undisturbed, tiny_job, fit)
-    with store_behind_a_door() as (door, uri):
+    with s3_server() as store:
+        uri = store.location("model").uri
         # Its client tries for 6 s before it says that something is wrong.
-        facts, watched = fit(tiny_job(uri), {1: door.close}, door.open)
+        facts, watched = fit(tiny_job(uri), {1: store.proxy.cut}, store.proxy.heal)
         written = (Location.of(uri) / "tensorboard").list()
     assert losses(facts) == whole, "to the last bit"
     assert facts["train"]["restarts"] == 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .tiny import Stopped, make_job, train_here, write_rows
+from tests.tiny import Stopped, make_job, train_here, write_rows
 
 
 class Notice:

@@ -6,7 +6,7 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 from catdog.report import build
 from catdog.storage import Location
+from tests.store import BUCKET, S3
 
 
 @pytest.fixture
@@ -74,36 +75,13 @@ def test_a_price_is_a_number(job: Callable[..., Any], price: str) -> None:
     assert "is not a price" in done.stderr
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URI of an empty bucket in a store of this process, ``%s`` for the key."""
-    from moto.server import ThreadedMotoServer
-    from pyarrow.fs import S3FileSystem
-
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    store = S3FileSystem(
-        endpoint_override=f"{host}:{port}", scheme="http", allow_bucket_creation=True
-    )
-    store.create_dir("runs")
-    yield f"s3://runs/%s?endpoint_override=http://{host}:{port}&scheme=http&region=us-east-1"
-    server.stop()
-
-
-def test_a_run_on_an_s3_compatible_store(new_run: Callable[..., Any], bucket: str) -> None:
+@pytest.mark.usefixtures("store_keys")
+def test_a_run_on_an_s3_compatible_store(new_run: Callable[..., Any], s3: S3) -> None:
     run = new_run(n_test=20)
-    there = Location.of(bucket % "photos")
-    for file in run.path.rglob("*"):
-        if file.is_file():
-            target = there
-            for part in file.relative_to(run.path).parts:
-                target = target / part
-            target.write_bytes(file.read_bytes())
+    s3.put_folder(run.path, "reported/photos")
+    there = Location.of(s3.uri("reported/photos"))
     page = build([there])
-    assert str(page) == "s3://runs/photos/report.html"
+    assert str(page) == f"s3://{BUCKET}/reported/photos/report.html"
     assert page.read_text().startswith("<!doctype html>")
     local = build([Location.of(run.path)])
     ours, theirs = ((at / "report.json").read_json() for at in (Location.of(run.path), there))

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from catdog.config import AugmentationSettings
+from catdog.config import AugmentationSettings, ScratchSettings
+
+from .steps import make_step
 
 OFF = AugmentationSettings(horizontal_flip=False, rotation=0, zoom=0)
 
@@ -71,29 +73,16 @@ def test_rand_augment_changes_photos_and_stays_in_their_range() -> None:
 
 def test_a_step_learns_from_mixed_photos() -> None:
     import keras
-    import tensorflow as tf
 
-    from catdog.config import ScratchSettings
     from catdog.training.augmentation import make_mixing
-    from catdog.training.optimization import make_optimizer
-    from catdog.training.step import GlobalStep
 
     keras.utils.set_random_seed(2)
     pixels, labels = plain_photos()
     rows = keras.Input((64, 64, 3), dtype="uint8")
     scaled = keras.layers.Rescaling(1 / 255.0, -0.5)(keras.layers.GlobalAveragePooling2D()(rows))
     model = keras.Model(rows, keras.layers.Dense(1, name="logit")(scaled))
-    optimizer = make_optimizer(ScratchSettings(learning_rate=0.05))
-    optimizer.build(model.trainable_variables)
-    step = GlobalStep(
-        tf.distribute.get_strategy(),
-        model,
-        optimizer,
-        None,
-        label_smoothing=0.0,
-        row_dtype=np.uint8,
-        mixing=make_mixing(OFF.model_copy(update={"mixup": 0.4})),
-    )
+    mixing = make_mixing(OFF.model_copy(update={"mixup": 0.4}))
+    step = make_step(model, ScratchSettings(learning_rate=0.05), row_dtype=np.uint8, mixing=mixing)
     weights = np.ones(len(labels), np.float32)
     before = float(step.evaluate(pixels, labels, weights)[0])
     for _ in range(40):

@@ -11,6 +11,7 @@ import pytest
 from catdog.config import DataSettings, FineTuneSettings
 from catdog.storage import Location
 from catdog.training.job import TrainingJob
+from tests.tiny import train_here
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -56,31 +57,17 @@ def kept_job(storage: Location, cluster: None) -> TrainingJob:
 
 
 def trained(job: TrainingJob) -> tuple[list[dict[str, Any]], Any]:
-    """(history, logits of the validation photos by the model that is saved)"""
+    """(rows of its epochs, logits of the validation photos by the model that is saved)"""
     import keras
-    import tensorflow as tf
 
     from catdog.models.export import load_keras
     from catdog.training.inputs import open_dataset
-    from catdog.training.loop import train_model
-    from catdog.training.progress import Rank
-    from catdog.training.watchdog import Watchdog
 
-    keras.backend.clear_session()
-    keras.config.set_dtype_policy("float32")
-    rank = Rank(
-        rank=0,
-        world_size=1,
-        strategy=tf.distribute.get_strategy(),
-        tell=lambda message: None,
-        report=lambda row: None,
-        watchdog=Watchdog(600),
-    )
-    history = train_model(job, rank)["history"]
+    rows = train_here(job)
     model = load_keras(Location.of(job.output) / "model.keras")
     photos = open_dataset(job.dataset).rows("val")
     logits = keras.Model(model.input, model.get_layer("logit").output)
-    return history, logits.predict(photos.gather(np.arange(len(photos))), verbose=0)
+    return rows, logits.predict(photos.gather(np.arange(len(photos))), verbose=0)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pytest
 
 from catdog.config import FineTuneSettings
 from catdog.transfer.head import HeadData, HeadDiverged, train_head
+from tests.training.steps import make_step
 
 SETTINGS = FineTuneSettings(
     epochs=3, learning_rate=0.02, dropout=0.0, weight_decay=0.3, label_smoothing=0.1, clip_norm=0.2
@@ -29,25 +30,14 @@ def data(count: int = 90, width: int = 12) -> HeadData:
 def keras_losses(given: HeadData, settings: FineTuneSettings, batch: int) -> list[list[float]]:
     """(training loss, validation loss) by epoch, by the step that trains every model."""
     import keras
-    import tensorflow as tf
 
     from catdog.data.feed import epoch_order
-    from catdog.training.optimization import RateSchedule, make_optimizer
-    from catdog.training.step import GlobalStep
+    from catdog.training.optimization import RateSchedule
 
     features = keras.Input(given.train[0].shape[1:])
     logit = keras.layers.Dense(1, kernel_initializer="zeros")(features)
     network = keras.Model(features, logit)
-    optimizer = make_optimizer(settings)
-    optimizer.build(network.trainable_variables)
-    step = GlobalStep(
-        tf.distribute.get_strategy(),
-        network,
-        optimizer,
-        None,
-        label_smoothing=settings.label_smoothing,
-        row_dtype=np.float32,
-    )
+    step = make_step(network, settings, label_smoothing=settings.label_smoothing)
     steps = len(given.train[0]) // batch
     schedule = RateSchedule.of(settings, steps)
     losses = []
@@ -56,7 +46,7 @@ def keras_losses(given: HeadData, settings: FineTuneSettings, batch: int) -> lis
         total = np.zeros(3)
         for index in range(steps):
             rows = order[index * batch : (index + 1) * batch]
-            optimizer.learning_rate.assign(schedule.at((epoch - 1) * steps + index))
+            step.optimizer.learning_rate.assign(schedule.at((epoch - 1) * steps + index))
             weights = np.ones(batch, np.float32)
             total += step.train(given.train[0][rows], given.train[1][rows], weights, batch).numpy()
         ones = np.ones(len(given.val[0]), np.float32)

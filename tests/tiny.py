@@ -68,8 +68,13 @@ class Stopped(Exception):
     """Raised by a test where a training is to end as if it were killed."""
 
 
-def train_here(job: Any, epochs: int, warned: Any = lambda: None) -> list[dict[str, Any]]:
-    """The rows of the first ``epochs`` of ``job``, trained in this process alone, without Ray."""
+def train_here(
+    job: Any, epochs: int | None = None, warned: Any = lambda: None
+) -> list[dict[str, Any]]:
+    """The rows of ``job``'s epochs, trained in this process alone, without Ray.
+
+    After ``epochs`` of them it ends as if it were killed; without a number it trains to its end.
+    """
     import keras
     import tensorflow as tf
 

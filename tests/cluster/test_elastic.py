@@ -3,54 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
+from tests.tiny import make_job, train_here, write_rows
+
+from .conftest import NODE, node_of_a_training_worker
 from .elastic_job import EPOCHS
-from .tiny import make_job, train_here, write_rows
-
-NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
-
-
-@pytest.fixture
-def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A head and two nodes of one core each, real raylets on this machine."""
-    from ray.cluster_utils import Cluster
-
-    # Ray's sockets lie in this folder and their paths may have 107 characters at most.
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    monkeypatch.setenv("RAY_worker_niceness", "0")
-    monkeypatch.setenv("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "0.5")
-    head = {**NODE, "include_dashboard": False, "temp_dir": folder}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    try:
-        for _ in range(2):
-            cluster.add_node(**NODE)
-        yield cluster
-    finally:
-        cluster.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Job:
     """The driver's process, and what it has told so far."""
 
-    def __init__(self, project: Path, folder: Path, cluster: Any) -> None:
+    def __init__(self, project: Path, folder: Path, environment: dict[str, str]) -> None:
         self.told: list[dict[str, Any]] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.elastic_job", str(folder)],
+            [sys.executable, "-m", "tests.cluster.elastic_job", str(folder)],
             cwd=project,
-            env=os.environ | {"RAY_ADDRESS": cluster.address},
+            # A notice is heard at once, and not after some 5 s.
+            env=environment | {"RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -75,15 +52,6 @@ class Job:
     def end(self) -> None:
         self.process.kill()
         self.process.communicate()
-
-
-def a_node_with_a_worker(cluster: Any) -> Any:
-    for node in cluster.worker_nodes:
-        raylet = node.all_processes["raylet"][0].process.pid
-        for process in psutil.Process(raylet).children(recursive=True):
-            if "ray::RayTrainWorker" in " ".join(process.cmdline()):
-                return node
-    raise AssertionError("no training worker outside the head")
 
 
 def give_notice(cluster: Any, node: Any, seconds: int) -> None:
@@ -114,23 +82,25 @@ def is_epoch(message: dict[str, Any]) -> bool:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_workers_come_and_go_with_their_nodes_and_the_result_is_that_of_one(
-    project: Path, tmp_path: Path, nodes: Any
+    project: Path, tmp_path: Path, three_nodes: Any, environment_of: dict[str, str]
 ) -> None:
     write_rows(tmp_path)
-    job = Job(project, tmp_path, nodes)
+    job = Job(project, tmp_path, environment_of)
     try:
         job.until(has_workers(3))
         job.until(is_epoch)
-        nodes.remove_node(a_node_with_a_worker(nodes), allow_graceful=False)
+        three_nodes.remove_node(node_of_a_training_worker(three_nodes), allow_graceful=False)
         job.until(has_workers(2))
-        nodes.add_node(**NODE)
+        three_nodes.add_node(**NODE)
         # Ray looks for nodes that have joined every 20 s.
         job.until(has_workers(3))
+        nodes = [message for message in job.told if message["kind"] == "node"]
+        assert [node["lost"] for node in nodes] == [True, False], "each is told once"
         job.until(is_epoch)
-        node = a_node_with_a_worker(nodes)
-        give_notice(nodes, node, seconds=5)
+        node = node_of_a_training_worker(three_nodes)
+        give_notice(three_nodes, node, seconds=5)
         warning = job.until(lambda message: message["kind"] == "say")
-        nodes.remove_node(node, allow_graceful=False)
+        three_nodes.remove_node(node, allow_graceful=False)
         resumed = job.until(lambda message: message["kind"] == "resume")
         job.until(is_epoch)
     finally:

@@ -1,6 +1,6 @@
 """A driver: trains the tiny job on as many of one to three workers as the cluster has.
 
-``python -m tests.faults.elastic_job FOLDER``, with RAY_ADDRESS set; prints every message of rank 0
+``python -m tests.cluster.elastic_job FOLDER``, with RAY_ADDRESS set; prints every message of rank 0
 as a line of JSON.
 """
 
@@ -13,8 +13,7 @@ from pathlib import Path
 from catdog.cluster import connected
 from catdog.storage import Location
 from catdog.training.trainer import Workers, train
-
-from .tiny import make_job
+from tests.tiny import make_job
 
 #: More than anybody waits for: the test ends it.
 EPOCHS = 1000

@@ -17,7 +17,11 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
-KEYS = {"AWS_ACCESS_KEY_ID": "loopback", "AWS_SECRET_ACCESS_KEY": "not-to-be-told"}
+from catdog.storage import Location
+
+ACCESS_KEY, SECRET = "loopback", "secret-word"
+#: The environment in which a command may use the store.
+KEYS = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
 BUCKET = "bucket"
 
 
@@ -62,6 +66,9 @@ class Proxy:
             end.close()
 
     def heal(self) -> None:
+        """Accept connections again, where it is cut."""
+        if self._server.fileno() != -1:
+            return
         self._server = socket.create_server(("127.0.0.1", self.port))
         self._listen()
 
@@ -75,24 +82,28 @@ class S3:
     _timers: list[threading.Timer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        endpoint = f"127.0.0.1:{self.proxy.target}"
         #: Past the proxy, so never away but while the server hangs.
         self.filesystem = pafs.S3FileSystem(
-            access_key=KEYS["AWS_ACCESS_KEY_ID"],
-            secret_key=KEYS["AWS_SECRET_ACCESS_KEY"],
-            endpoint_override=endpoint,
+            access_key=ACCESS_KEY,
+            secret_key=SECRET,
+            endpoint_override=f"127.0.0.1:{self.proxy.target}",
             scheme="http",
             region="us-east-1",
             allow_bucket_creation=True,
         )
 
-    @property
-    def query(self) -> str:
-        endpoint = f"http://127.0.0.1:{self.proxy.port}"
-        return f"endpoint_override={endpoint}&scheme=http&region=us-east-1"
-
     def uri(self, path: str, bucket: str = BUCKET) -> str:
-        return f"s3://{bucket}/{path}?{self.query}"
+        """For those that have :data:`KEYS` in their environment."""
+        endpoint = f"http://127.0.0.1:{self.proxy.port}"
+        return f"s3://{bucket}/{path}?endpoint_override={endpoint}&scheme=http&region=us-east-1"
+
+    def location(self, path: str) -> Location:
+        """With the keys in its URI, so that Ray's workers have them too.
+
+        Its endpoint goes without ``http://``: users write it either way.
+        """
+        query = f"endpoint_override=127.0.0.1:{self.proxy.port}&scheme=http&region=us-east-1"
+        return Location.of(f"s3://{ACCESS_KEY}:{SECRET}@{BUCKET}/{path}?{query}")
 
     def read(self, path: str) -> bytes:
         with self.filesystem.open_input_stream(f"{BUCKET}/{path}") as stream:
