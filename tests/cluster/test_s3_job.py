@@ -30,7 +30,7 @@ SMALL = [
     "--set=augmentation.zoom=0",
     "--set=scratch.dropout=0",
 ]
-#: Longer than any single request waits for an answer (catdog/s3.py).
+#: Longer than one attempt at a request waits for an answer (catdog/s3.py).
 AWAY_S = 15.0
 
 OnLine = Callable[[str, subprocess.Popen[str]], None]
