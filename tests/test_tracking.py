@@ -54,7 +54,7 @@ def epoch(session: Session, number: int) -> None:
 
 REPORT = {
     "models": [{"name": "base_cnn", "test": {"accuracy": 0.75, "loss": 0.5, "auc": None}}],
-    "ensembles": [{"name": "average", "test": {"accuracy": 0.8}}],
+    "ensembles": [{"name": "base_cnn+tta", "test": {"accuracy": 0.8}}],
 }
 
 
@@ -93,7 +93,7 @@ def test_a_run_is_tracked_over_two_sessions_and_no_epoch_twice(
     assert steps(client, done) == [1, 2, 3]
     assert done.data.metrics["base_cnn/loss"] == pytest.approx(1 / 3)
     assert done.data.metrics["base_cnn/test_accuracy"] == 0.75
-    assert done.data.metrics["average/test_accuracy"] == 0.8
+    assert done.data.metrics["base_cnn_tta/test_accuracy"] == 0.8
     assert done.data.params["scratch.learning_rate"] == str(config.scratch.learning_rate)
     assert done.info.run_name == "run"
     assert done.data.tags["version.ray"] == "2.60.0"
