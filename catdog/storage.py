@@ -81,6 +81,12 @@ class Location:
         head, mark, query = self.uri.partition("?")
         return Location(f"{head.rstrip('/')}/{part}{mark}{query}")
 
+    @property
+    def parent(self) -> Location:
+        """The folder that this lies in; a URI keeps its query."""
+        head, mark, query = self.uri.partition("?")
+        return Location(posixpath.dirname(head) + mark + query)
+
     def __str__(self) -> str:
         """The location for people: without query and user information, which may be secrets."""
         if self.is_local:

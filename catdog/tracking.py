@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -242,12 +243,16 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def tested(report: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """The results on test photos in ``report.json``, by MLflow's names: ``base_cnn/test_auc``."""
+    """The results on test photos in ``report.json``, by MLflow's names: ``base_cnn/test_auc``.
+
+    MLflow takes no ``+``: ``base_cnn+tta`` is ``base_cnn_tta`` there.
+    """
     for entry in [*report["models"], *report["ensembles"]]:
+        name = re.sub(r"[^\w. -]", "_", entry["name"], flags=re.ASCII)
         for key in TESTED:
             value = entry["test"].get(key)
             if value is not None:
-                yield f"{entry['name']}/test_{key}", float(value)
+                yield f"{name}/test_{key}", float(value)
 
 
 def _entries(kind: str, values: Mapping[str, str]) -> list[Any]:

@@ -21,6 +21,7 @@ def test_joining_keeps_the_query_at_the_end() -> None:
         "?endpoint_override=http://127.0.0.1:1&scheme=http&region=us-east-1"
     )
     assert joined.path == "bucket/photos/train/0.arrow"
+    assert joined.parent.parent == Location.of(S3)
 
 
 def test_what_people_see_holds_neither_query_nor_credentials() -> None:

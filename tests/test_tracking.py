@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,58 +20,9 @@ from catdog.runs import RunDirectory
 from catdog.session import Session
 from catdog.tracking import check_tracking, flat, tracked
 from catdog.tracking_settings import TrackingSettings
+from tests.mlflow_server import Server, free_port
 
 pytestmark = pytest.mark.timeout(60)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
-
-
-@dataclass
-class Server:
-    """A real MLflow server over SQLite, which can be taken away and come back."""
-
-    folder: Path
-    port: int
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def uri(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        store = [f"--backend-store-uri=sqlite:///{self.folder}/mlflow.db"]
-        store += [f"--artifacts-destination={self.folder}/artifacts"]
-        where = ["--host=127.0.0.1", f"--port={self.port}", "--workers=1"]
-        environment = os.environ | {
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-        }
-        with (self.folder / "server.log").open("a") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "mlflow", "server", *store, *where],
-                stdout=log,
-                stderr=log,
-                env=environment,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + 50
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            except OSError:
-                time.sleep(0.1)
-        pytest.fail((self.folder / "server.log").read_text())
-
-    def stop(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(timeout=20)
-            self.process = None
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +54,7 @@ def epoch(session: Session, number: int) -> None:
 
 REPORT = {
     "models": [{"name": "base_cnn", "test": {"accuracy": 0.75, "loss": 0.5, "auc": None}}],
-    "ensembles": [{"name": "average", "test": {"accuracy": 0.8}}],
+    "ensembles": [{"name": "base_cnn+tta", "test": {"accuracy": 0.8}}],
 }
 
 
@@ -125,16 +72,6 @@ def work(config: Config, *epochs: int, report: bool = False, fails: bool = False
             (run.root / "report.html").write_text("<p>report</p>")
 
 
-def told(uri: str, tmp_path: Path) -> tuple[Any, Any]:
-    """The client and the one MLflow run that there is of this test."""
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(tmp_path.name)
-    (run,) = client.search_runs([experiment.experiment_id])
-    return client, run
-
-
 def steps(client: Any, run: Any) -> list[int]:
     return [m.step for m in client.get_metric_history(run.info.run_id, "base_cnn/val_loss")]
 
@@ -145,18 +82,18 @@ def test_a_run_is_tracked_over_two_sessions_and_no_epoch_twice(
     config = config_for(tmp_path, server.uri)
     with pytest.raises(RuntimeError, match="stopped here"):
         work(config, 1, 2, fails=True)
-    client, first = told(server.uri, tmp_path)
+    client, first = server.only_run(tmp_path.name)
     assert first.info.status == "FAILED"
 
     more = config.scratch.model_copy(update={"epochs": 9})
     # Epoch 2 is trained again where its checkpoint was damaged.
     work(config_for(tmp_path, server.uri, scratch=more), 2, 3, report=True)
-    client, done = told(server.uri, tmp_path)
+    client, done = server.only_run(tmp_path.name)
     assert (done.info.run_id, done.info.status) == (first.info.run_id, "FINISHED")
     assert steps(client, done) == [1, 2, 3]
     assert done.data.metrics["base_cnn/loss"] == pytest.approx(1 / 3)
     assert done.data.metrics["base_cnn/test_accuracy"] == 0.75
-    assert done.data.metrics["average/test_accuracy"] == 0.8
+    assert done.data.metrics["base_cnn_tta/test_accuracy"] == 0.8
     assert done.data.params["scratch.learning_rate"] == str(config.scratch.learning_rate)
     assert done.info.run_name == "run"
     assert done.data.tags["version.ray"] == "2.60.0"
@@ -178,7 +115,7 @@ def test_a_server_that_goes_away_is_one_line_and_gets_the_rest_when_it_is_back(
             epoch(session, number)
         assert time.monotonic() - began < 15
         server.start()
-    client, done = told(server.uri, tmp_path)
+    client, done = server.only_run(tmp_path.name)
     assert steps(client, done) == [1, 2, 3, 4]
     printed = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("note: MLflow at") for line in printed) == 1

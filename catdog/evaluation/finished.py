@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import posixpath
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,9 +38,8 @@ class FinishedModel:
 
     @property
     def run(self) -> Location:
-        """The run directory, two folders up; a URI keeps its query."""
-        head, mark, query = self.folder.uri.partition("?")
-        return Location(posixpath.dirname(posixpath.dirname(head)) + mark + query)
+        """The run directory, two folders up."""
+        return self.folder.parent.parent
 
 
 def find_model(given: str) -> FinishedModel:

@@ -44,7 +44,7 @@ def photos_of(run: Location) -> TestPhotos:
         UserError: the prepared set or the photos are no longer there.
     """
     config = config_of(run)
-    rows = prepared_set(run, config).rows("test")
+    rows = prepared_set(run).rows("test")
     return TestPhotos(rows.uris, rows.gather(np.arange(len(rows))), _jpegs(run, config, rows.uris))
 
 
@@ -57,14 +57,17 @@ def config_of(run: Location) -> dict[str, Any]:
     return Config.from_tree(tree, str(run / "config.yaml")).model_dump(mode="json")
 
 
-def prepared_set(run: Location, config: dict[str, Any]) -> PreparedSet:
-    """The prepared set that the run was trained on."""
+def prepared_set(run: Location) -> PreparedSet:
+    """The prepared set that the run was trained on.
+
+    It lies beside the run, as the run was named now: what ``config.yaml`` says of a storage is
+    without the keys that its URI may have carried.
+    """
     fingerprint = (run / "data" / "manifest.json").read_json()["fingerprint"]
-    storage = Location.of(config["storage"])
-    found = find(storage, fingerprint)
+    found = find(run.parent, fingerprint)
     if found is None:
         raise UserError(
-            f"the prepared photos of {run} are not in {storage}/datasets/{fingerprint} any more; "
+            f"the prepared photos of {run} are not in {run.parent}/datasets/{fingerprint} any more; "
             "the run's own command prepares them again"
         )
     return found
@@ -76,9 +79,8 @@ def _jpegs(
     data = config["data"]
     source = data["source"]
     if source is None:
-        storage = Location.of(config["storage"])
         drawn = (data["drawings"], config["seed"], data["image_size"])
-        source = sample.drawn(storage, *drawn).uri
+        source = sample.drawn(run.parent, *drawn).uri
     row_of = {uri: row for row, uri in enumerate(uris)}
     where, files = [], []
     with tempfile.TemporaryDirectory(prefix="catdog-photos-") as folder:

@@ -48,7 +48,8 @@ def fetch(name: ModelName, settings: WeightsSettings, storage: Location) -> Weig
     folder = storage / "weights"
     note = folder / f"{name}-{digest([settings.source, _stamp(settings)])}.json"
     if note.exists():
-        return Weights(**note.read_json() | {"scale": settings.scale})
+        known = note.read_json()
+        return Weights((folder / known["file"]).uri, known["origin"], known["hash"], settings.scale)
     import ray
 
     outcome = ray.get(ray.remote(num_cpus=1)(_load).remote(name, settings.source))
@@ -59,9 +60,9 @@ def fetch(name: ModelName, settings: WeightsSettings, storage: Location) -> Weig
     if not target.exists():
         target.write_bytes(content)
     origin = "imagenet" if settings.source == "imagenet" else str(Location.of(settings.source))
-    weights = Weights(target.uri, origin, hashed, settings.scale)
-    note.write_json({"uri": target.uri, "origin": origin, "hash": hashed, "scale": settings.scale})
-    return weights
+    # A name and no URI, which may carry a key that is another one tomorrow.
+    note.write_json({"file": target.name, "origin": origin, "hash": hashed})
+    return Weights(target.uri, origin, hashed, settings.scale)
 
 
 def check_source(name: ModelName, settings: WeightsSettings) -> None:

@@ -18,32 +18,22 @@ from tests.store import KEYS, S3, s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-SMALL = ["--preset=sample", "--workers=2", "--epochs=3"]
-#: Features, a head on them, a sweep of heads, and fine-tuning.
-TRANSFER = [
-    "--trials=2",
-    "--set=sweep.stage=head",
-    "--set=fine_tune.epochs=1",
-    "--set=fine_tune.unfrozen_blocks=1",
-    "--set=model_image_size.inception_v3=75",
-]
-WEIGHTS = Path(__file__).resolve().parents[3] / "shared/weights/inception_v3_notop.weights.h5"
-AWAY_S = 20.0
+SMALL = ["--preset=sample", "--models=base_cnn", "--trials=0", "--epochs=2"]
+#: Longer than one attempt at a request waits for an answer (catdog/s3.py).
+AWAY_S = 15.0
 
 OnLine = Callable[[str, subprocess.Popen[str]], None]
 
 
 @pytest.fixture
 def bucket() -> Iterator[S3]:
-    """A bucket with 246 drawings, and pretrained weights where they are at hand."""
+    """A bucket with 246 drawings."""
     from catdog.data import sample
     from catdog.storage import Location
 
     with s3_server() as store, tempfile.TemporaryDirectory() as folder:
         drawings = sample.drawn(Location.of(folder), 240, 0, 96)
         store.put_folder(drawings.local_path, "photos")
-        if WEIGHTS.is_file():
-            store.put(f"weights/{WEIGHTS.name}", WEIGHTS.read_bytes())
         yield store
 
 
@@ -94,18 +84,12 @@ def once(text: str, act: Callable[[subprocess.Popen[str]], None]) -> OnLine:
 def test_a_run_in_a_bucket_outlives_a_kill_and_a_store_that_is_away(
     project: Path, bucket: S3, tmp_path: Path, calm: list[str]
 ) -> None:
-    transfer = WEIGHTS.is_file()
     places = [f"--data={bucket.uri('photos')}", f"--storage={bucket.uri('runs')}"]
     # Nothing random, so that the disturbed run ends like the undisturbed one.
     small = [*SMALL, *calm, *places]
-    disturbed = [*small, "--name=disturbed", "--models", "base_cnn"]
-    if transfer:
-        weights = bucket.uri(f"weights/{WEIGHTS.name}")
-        disturbed += ["inception_v3", f"--weights-for=inception_v3={weights},scale=0..1", *TRANSFER]
-    else:
-        disturbed += ["--trials=0"]
+    disturbed = [*small, "--name=disturbed", "--workers=2"]
 
-    kill = once("base_cnn epoch 1/3  loss", lambda process: process.kill())
+    kill = once("base_cnn epoch 1/2  loss", lambda process: process.kill())
     code, said = job(project, bucket, tmp_path, "train", *disturbed, on_line=kill)
     assert code == -9, said
     time.sleep(8)  # the local cluster ends some seconds after its driver
@@ -121,13 +105,14 @@ def test_a_run_in_a_bucket_outlives_a_kill_and_a_store_that_is_away(
     assert code == 0, said
     assert "may be in use by another command; waiting up to 30 s" in said
     assert "base_cnn: going on after epoch" in said, said
-    assert "base_cnn epoch 1/3  loss" not in said, "an epoch was trained twice"
+    assert "base_cnn epoch 1/2  loss" not in said, "an epoch was trained twice"
     assert said.strip().splitlines()[-1] == "s3://bucket/runs/disturbed/report.html"
     assert json.loads(bucket.read("runs/disturbed/run.json"))["status"] == "finished"
     assert "runs/disturbed/lease.json" not in bucket.files("runs/disturbed")
 
     prepared = bucket.files("runs/datasets")
-    undisturbed = [*small, "--name=undisturbed", "--models", "base_cnn", "--trials=0"]
+    # Any number of workers comes to the same losses, and one starts soonest.
+    undisturbed = [*small, "--name=undisturbed", "--workers=1"]
     code, said = job(project, bucket, tmp_path, "train", *undisturbed)
     assert code == 0, said
     assert bucket.files("runs/datasets") == prepared, "the photos were prepared twice"

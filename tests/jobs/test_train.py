@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.mlflow_server import Server, free_port
 
 
 def command(project: Path, *arguments: str) -> list[str]:
@@ -114,17 +117,27 @@ def test_one_and_two_workers_come_to_the_same_losses(
             assert one[key] == pytest.approx(two[key], abs=1e-12), (key, one, two)
 
 
+@pytest.fixture
+def mlflow(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path / "mlflow", free_port())
+    server.folder.mkdir()
+    server.start()
+    yield server
+    server.stop()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_killed_run_goes_on_and_ends_like_one_that_was_never_stopped(
-    project: Path, tmp_path: Path, exact: list[str]
+    project: Path, tmp_path: Path, exact: list[str], mlflow: Server
 ) -> None:
     arguments = [f"--storage={tmp_path}", "--workers=2", "--epochs=4", *exact]
     whole = run(project, *arguments, "--name=whole")
     assert whole.returncode == 0, whole.stdout + whole.stderr
 
+    arguments += ["--name=killed", "--track=mlflow", f"--set=tracking.uri={mlflow.uri}"]
     killed = subprocess.Popen(
-        command(project, *arguments, "--name=killed"),
+        command(project, *arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -139,7 +152,7 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_never_stopped(
     killed.stdout.close()
     time.sleep(10)  # the local cluster ends some seconds after its driver
 
-    again = run(project, *arguments, "--name=killed")
+    again = run(project, *arguments)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "base_cnn: going on after epoch" in again.stdout
     assert "epoch 1/4  loss" not in again.stdout, "an epoch was trained twice"
@@ -147,9 +160,26 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_never_stopped(
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-6)
         assert one["val_loss"] == pytest.approx(other["val_loss"], abs=1e-6)
 
-    finished = run(project, *arguments, "--name=killed", limit_s=60)
+    check_tracked(mlflow, tmp_path / "killed")
+
+    finished = run(project, *arguments, limit_s=60)
     assert finished.returncode == 0
     assert "nothing is left to do" in finished.stdout
+
+
+def check_tracked(mlflow: Server, run_dir: Path) -> None:
+    """MLflow has one run, of both commands: its settings, each epoch once, results and report."""
+    client, tracked = mlflow.only_run("catdog")
+    assert tracked.info.status == "FINISHED"
+    assert tracked.data.params["scratch.dropout"] == "0.0"
+    metrics = client.get_metric_history(tracked.info.run_id, "base_cnn/val_loss")
+    rows = [(row["epoch"], row["val_loss"]) for row in history(run_dir)]
+    assert [(metric.step, metric.value) for metric in metrics] == rows
+    report = json.loads((run_dir / "report.json").read_text())
+    accuracy = report["models"][0]["test"]["accuracy"]
+    assert tracked.data.metrics["base_cnn/test_accuracy"] == accuracy
+    page = client.download_artifacts(tracked.info.run_id, "report.html", str(run_dir.parent))
+    assert Path(page).read_bytes() == (run_dir / "report.html").read_bytes()
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from catdog.config import DataSettings
 from catdog.storage import Location
 from catdog.training.inputs import Split
 from catdog.transfer.features import LEARNT, SPLITS
+from tests.store import s3_server
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -42,7 +43,7 @@ def probed(storage: Location, cluster: None) -> dict[str, Any]:
     workers = Workers(1, 1, False, "float32")
     counts: list[tuple[int, int]] = []
 
-    def run(splits: Sequence[Split] = SPLITS) -> Any:
+    def run(splits: Sequence[Split] = SPLITS, storage: Location = storage) -> Any:
         counts.clear()
         return extract(
             dataset,
@@ -92,18 +93,6 @@ def test_a_second_extraction_computes_nothing(probed: dict[str, Any]) -> None:
     assert probed["counts"] == []
 
 
-def test_an_interrupted_extraction_goes_on_where_it_was(probed: dict[str, Any]) -> None:
-    root = probed["features"].root.local_path
-    kept = min((root / "train").iterdir())
-    before = kept.stat().st_mtime_ns
-    (root / "manifest.json").unlink()
-    lost = min((root / "test").iterdir())
-    lost.unlink()
-    probed["run"]()
-    assert lost.exists()
-    assert kept.stat().st_mtime_ns == before
-
-
 def test_test_photos_are_added_to_those_that_a_sweep_needed(probed: dict[str, Any]) -> None:
     root = probed["features"].root.local_path
     shutil.rmtree(root)
@@ -114,6 +103,34 @@ def test_test_photos_are_added_to_those_that_a_sweep_needed(probed: dict[str, An
     whole = probed["run"]()
     assert probed["counts"][-1][1] == sum(len(whole.rows(s)) for s in ("train", "val", "test"))
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.timeout(120)
+def test_an_interrupted_extraction_into_a_bucket_goes_on_and_a_second_computes_nothing(
+    probed: dict[str, Any],
+) -> None:
+    """Interrupted here means: all shards but one are there, and no manifest."""
+    local = probed["run"]()
+    with s3_server() as store:
+        storage = store.location("runs")
+        store.put_folder(local.root.local_path, f"runs/features/{local.root.name}")
+        there = storage / "features" / local.root.name
+        (there / "manifest.json").delete()
+        (there / "test" / "00000000.arrow").delete()
+        kept = (there / "train" / "00000000.arrow").info().mtime_ns
+
+        completed = probed["run"](storage=storage)
+        photos = sum(len(completed.rows(split)) for split in SPLITS)
+        assert probed["counts"] == [(photos, photos)]
+        assert (there / "train" / "00000000.arrow").info().mtime_ns == kept
+        for split in SPLITS:
+            ours, theirs = local.rows(split), completed.rows(split)
+            assert ours.uris == theirs.uris
+            everything = np.arange(len(ours))
+            np.testing.assert_array_equal(ours.gather(everything), theirs.gather(everything))
+
+        assert probed["run"](storage=storage).root == completed.root
+        assert probed["counts"] == []
 
 
 def test_the_probe_says_what_its_logits_are_worth(
