@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -108,7 +108,9 @@ def chatter_to(log: Path) -> Iterator[None]:
     kept = [os.dup(1), os.dup(2)]
     consoles = (_out, _err)
     streams = [os.fdopen(os.dup(number), "w", buffering=1) for number in kept]
-    before = [console.file for console in consoles]
+    # None lets a console follow sys.stdout, which others may turn meanwhile.
+    own = (sys.stdout, sys.stderr)
+    before = [None if console.file in own else console.file for console in consoles]
     for number, console, stream in zip((1, 2), consoles, streams, strict=True):
         os.dup2(sink, number)
         console.file = stream
@@ -123,7 +125,7 @@ def chatter_to(log: Path) -> Iterator[None]:
         ):
             os.dup2(saved, number)
             os.close(saved)
-            console.file = old
+            console.file = cast(IO[str], old)
             stream.close()
 
 

@@ -36,7 +36,9 @@ def laptop() -> Config:
         batch_size=32,
         model_image_size={"base_cnn": 128, "resnet50v2": 96},
         augmentation=AugmentationSettings(rotation=0.04, zoom=0.15, translation=0.1, contrast=0.2),
-        scratch=ScratchSettings(epochs=25, backbone_epochs=3, ema_momentum=0.99),
+        scratch=ScratchSettings(
+            epochs=45, backbone_epochs=3, weight_decay=0.05, ema_momentum=0.995
+        ),
         fine_tune=FineTuneSettings(epochs=6, unfrozen_blocks="all", ema_momentum=0.98),
         sweep=SweepSettings(
             trials=4, epochs=2, learning_rate=(5e-5, 5e-4), unfrozen_blocks=(4, 8, "all")
