@@ -146,6 +146,12 @@ def plan_workers(config: Config, resources: Resources) -> Workers:
         )
     if least > resources.cpus:
         raise UserError(f"--workers {least}: this cluster has {plural(resources.cpus, 'CPU core')}")
+    if compute.xla and most > 1 and not use_gpu:
+        # TensorFlow 2.21 ends in "Multiple CPU devices" where XLA clusters lie beside collectives.
+        raise UserError(
+            f"compute.xla: several CPU workers cannot have it (here {most}); give --workers 1, or "
+            "leave it out"
+        )
     # With GPUs a worker's cores only feed it.
     cpus = compute.cpus_per_worker or max(1, min(resources.cpus // most, 4 if use_gpu else 64))
     fitting = min(resources.cpus // cpus, resources.gpus if use_gpu else most)

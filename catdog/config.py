@@ -147,7 +147,7 @@ class ComputeSettings(Settings):
         description="the same bits on any number of workers (without augmentation and dropout); "
         "none: on CPUs, for the base CNN and for what is fine-tuned in float32",
     )
-    xla: bool = False
+    xla: bool = Field(False, description="compile with XLA; not on several CPU workers")
     max_restarts: int = Field(3, ge=0)
     stall_limit_s: int = Field(600, ge=10, description="a step that takes longer is a hang")
 

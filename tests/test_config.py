@@ -87,6 +87,14 @@ def test_fewer_cores_than_the_least_workers_are_refused() -> None:
         plan_workers(parsed("--workers", "3:4"), resources)
 
 
+def test_xla_is_refused_where_it_would_fail() -> None:
+    cores, gpus = Resources(4, 0, 1, 0), Resources(4, 2, 1, 0)
+    with pytest.raises(UserError, match=r"compute\.xla: several"):
+        plan_workers(parsed("--workers", "2", "--set", "compute.xla=true"), cores)
+    assert plan_workers(parsed("--workers", "1", "--set", "compute.xla=true"), cores).count == 1
+    assert plan_workers(parsed("--workers", "2", "--set", "compute.xla=true"), gpus).count == 2
+
+
 def test_weights_of_one_backbone_come_with_their_scale() -> None:
     config = parsed("--weights", "none", "--weights-for", "inception_v3=/w.h5,scale=0..1")
     assert config.weights_of("inception_v3").source == "/w.h5"

@@ -6,7 +6,6 @@ import re
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,12 +167,3 @@ def test_what_one_worker_raises_is_told_and_not_what_it_does_to_the_others(
     line = failed(fit, tiny_job("taken"), max_restarts=0)
     assert line.startswith("training failed on a worker: IsADirectoryError: "), line
     assert str(taken) in line
-
-
-def test_xla_takes_synchronised_normalisation_and_comes_to_the_same(
-    tiny_job: Callable[..., Any], fit: Callable[..., Any]
-) -> None:
-    plain = tiny_job("plain", dropout=0.0, epochs=2)
-    compiled = replace(tiny_job("compiled", dropout=0.0, epochs=2), xla=True)
-    for one, other in zip(losses(fit(plain)[0]), losses(fit(compiled)[0]), strict=True):
-        assert one == pytest.approx(other, abs=1e-3)
