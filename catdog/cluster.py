@@ -96,7 +96,7 @@ class Resources:
 
 
 def wait_for(workers: Workers, say: Callable[[str], None]) -> None:
-    """Wait until the cluster has what the least ``workers`` need; every 30 s say what is missing."""
+    """Wait until the cluster has what the least ``workers`` need; say what lacks every 30 s."""
     import ray
     from ray.autoscaler.sdk import request_resources
 

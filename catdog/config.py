@@ -197,7 +197,8 @@ class Config(Settings):
                 )
             if size > self.data.image_size:
                 raise ValueError(
-                    f"model_image_size.{model} is {size}, more than the prepared {self.data.image_size}"
+                    f"model_image_size.{model} is {size}, more than the prepared "
+                    f"{self.data.image_size}"
                 )
         if self.sweep.model is not None and self.sweep.model not in self.models:
             raise ValueError(f"sweep.model {self.sweep.model} is not among the models of this run")
@@ -215,8 +216,8 @@ class Config(Settings):
     def identity(self) -> str:
         """Hash (12 hex digits) of what makes this the same run.
 
-        Left out: where it runs, is stored and tracked, and how many epochs, trials and seeds it may take,
-        so that the same command with more of them goes on with the same run.
+        Left out: where it runs, is stored and tracked, and how many epochs, trials and seeds it
+        may take, so that the same command with more of them goes on with the same run.
         """
         tree = self.model_dump(
             mode="json", exclude={"name", "storage", "compute", "preset", "seeds", "tracking"}

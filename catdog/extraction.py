@@ -21,7 +21,7 @@ def extract_features(
     workers: Workers,
     splits: Sequence[Split],
 ) -> dict[str, FeatureSet]:
-    """Activations of ``name`` at ``boundaries`` for photos of ``splits``; what is kept already is not computed."""
+    """Activations of ``name`` at ``boundaries`` for ``splits``; what is kept is not computed."""
     request = plan.feature_request(name)
     with console.progress(f"features of {name}", 1.0) as advance:
         return extract(

@@ -4,7 +4,7 @@
 
     <storage>/<name>/
         config.yaml  run.json  events.jsonl  lease.json
-        data/            manifest.json  rejected.parquet  photos.parquet   (copied from the prepared set)
+        data/            manifest.json  rejected.parquet  photos.parquet  (of the prepared set)
         models/<model>/  history.json  model.json  model.keras  predictions.parquet
                          checkpoints/  artifacts/
                          seeds/<seed>/  the same again, trained with another seed

@@ -1,4 +1,4 @@
-"""Mistakes about buckets are told at the door, in one line and in seconds; the lease in a bucket."""
+"""Mistakes about buckets are told at the door, in one line, in seconds; the lease in a bucket."""
 
 from __future__ import annotations
 

@@ -155,7 +155,8 @@ def test_a_package_that_is_missing_is_one_line_before_any_work(
         "find = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *a: None if name == 'mlflow' else find(name, *a)\n"
         f"sys.path.insert(0, {str(project)!r})\n"
-        f"sys.argv = ['jobs/train.py', '--track', 'mlflow', '--storage', {str(tmp_path / 'runs')!r}]\n"
+        "sys.argv = ['jobs/train.py', '--track', 'mlflow', '--storage', "
+        f"{str(tmp_path / 'runs')!r}]\n"
         f"import runpy; runpy.run_path({str(project / 'jobs/train.py')!r}, run_name='__main__')\n"
     )
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""A training small enough to break again and again: the top of the base CNN on made-up activations."""
+"""A training small enough to break again and again: the base CNN's top on made-up activations."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Files of gigabytes, written past the page cache.
 
-The kernel spends a core for every 400 MB/s to 2 GB/s that go through the page cache, and drops other
-files from memory for them. ``O_DIRECT`` leaves that to the disk. A disk that does not keep up is
-written through the cache again.
+The kernel spends a core for every 400 MB/s to 2 GB/s that go through the page cache, and drops
+other files from memory for them. ``O_DIRECT`` leaves that to the disk. A disk that does not keep
+up is written through the cache again.
 """
 
 from __future__ import annotations

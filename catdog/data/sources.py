@@ -1,4 +1,4 @@
-"""What people have, as one listing: a folder, an ``s3://`` or ``gs://`` prefix, an archive, a table.
+"""What people have, as one listing: a folder, a bucket's prefix, an archive, a table.
 
 Listing reads names and sizes only. Reading gives the bytes of one file, or the reason why there
 are none.

@@ -60,7 +60,7 @@ class _Remote(io.RawIOBase):
 
 
 class Written:
-    """A file to append to; a remote one is written locally first, so that a failure can be repeated."""
+    """A file to append to; a remote one is written locally first: a failure can be repeated."""
 
     def __init__(self, target: Location) -> None:
         self.target, self.length = target, 0

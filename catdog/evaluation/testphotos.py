@@ -67,7 +67,8 @@ def prepared_set(run: Location) -> PreparedSet:
     found = find(run.parent, fingerprint)
     if found is None:
         raise UserError(
-            f"the prepared photos of {run} are not in {run.parent}/datasets/{fingerprint} any more; "
+            f"the prepared photos of {run} are not in {run.parent}/datasets/{fingerprint} "
+            "any more; "
             "the run's own command prepares them again"
         )
     return found

@@ -185,7 +185,7 @@ def freeze_below(model: keras.Model, layer: str) -> None:
 
 
 def rate_factors(name: ModelName, network: keras.Model, layer_decay: float) -> dict[str, float]:
-    """Learning-rate factor by variable path: 1 for the head, ``layer_decay`` less each block down."""
+    """Learning-rate factor by variable path: 1 for the head, times ``layer_decay`` a block down."""
     if layer_decay == 1.0 or name == "base_cnn":
         return {}
     ends = {_find_name(network, block): index for index, block in enumerate(BLOCKS[name])}

@@ -125,8 +125,8 @@ def unpack(content: bytes) -> list[np.ndarray[Any, Any]]:
 def _explain(name: ModelName, source: str, error: Exception) -> str:
     if source == "imagenet":
         return (
-            f"ImageNet weights for {name} cannot be downloaded here; give --weights none, or a file: "
-            f"--weights-for {name}=PATH,scale=-1..1"
+            f"ImageNet weights for {name} cannot be downloaded here; give --weights none, "
+            f"or a file: --weights-for {name}=PATH,scale=-1..1"
         )
     cause = " ".join(str(error).split())[:160]
     return f"{Location.of(source)} does not fit {name}: {cause}"

@@ -95,7 +95,8 @@ class Plot:
     def text(self, x: float, y: float, text: str, anchor: str = "start", style: str = "") -> None:
         kind = f' class="{style}"' if style else ""
         self.parts.append(
-            f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(visible(text))}</text>'
+            f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
+            f"{escape(visible(text))}</text>"
         )
 
     def line(self, points: Sequence[Point], style: str) -> None:
@@ -163,7 +164,8 @@ def marker_shape(marker: str, x: float, y: float, r: float = 4) -> str:
     if marker == "triangle":
         return f"M{x:g} {y - 1.3 * r:g}l{1.25 * r:g} {2.2 * r:g}h{-2.5 * r:g}z"
     if marker == "diamond":
-        return f"M{x:g} {y - 1.35 * r:g}l{1.35 * r:g} {1.35 * r:g}l{-1.35 * r:g} {1.35 * r:g}l{-1.35 * r:g} {-1.35 * r:g}z"
+        d = 1.35 * r
+        return f"M{x:g} {y - d:g}l{d:g} {d:g}l{-d:g} {d:g}l{-d:g} {-d:g}z"
     if marker == "cross":
         return f"M{x - r:g} {y - r:g}l{2 * r:g} {2 * r:g}m0 {-2 * r:g}l{-2 * r:g} {2 * r:g}"
     return f"M{x - r:g} {y:g}a{r:g} {r:g} 0 1 0 {2 * r:g} 0a{r:g} {r:g} 0 1 0 {-2 * r:g} 0z"

@@ -17,7 +17,10 @@ DEATHS = (
         rf"exit code {EXIT_CODE}\b",
         "a worker hung and ended itself: no step in compute.stall_limit_s seconds",
     ),
-    (r"[Nn]ode (was|has been|has) (terminated|preempted|died|dead)|node is dead|node died|missing too many heartbeats", "the node of a worker was lost"),
+    (
+        r"[Nn]ode (was |has been |has |is )?(terminated|preempted|died|dead)|too many heartbeats",
+        "the node of a worker was lost",
+    ),
     (r"SIGKILL|[Ee]nd of file", "a worker was killed (SIGKILL), perhaps out of memory"),
 )  # fmt: skip
 

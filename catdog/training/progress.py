@@ -19,7 +19,7 @@ Warned = Callable[[], str | None]
 
 
 class TrainingDiverged(Exception):
-    """The loss is not finite any more; the same steps would give the same, so nothing is retried."""
+    """The loss is not finite any more; the same steps would give it again: no retry."""
 
 
 @dataclass(frozen=True)

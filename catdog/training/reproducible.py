@@ -2,9 +2,9 @@
 
 Sums of float32 in another order differ in the last digit, and training makes much of that: a
 difference of 1e-7 in one gradient grew to 0.1 in the loss of the base CNN's fifteenth step (a
-max-pooling that takes the other pixel; Adam, which makes whole steps of tiny gradients). So the same
-loss on any number of workers means the same bits, and these layers give them. What happens within a
-row is the same wherever the row is. What is summed over rows is
+max-pooling that takes the other pixel; Adam, which makes whole steps of tiny gradients). So the
+same loss on any number of workers means the same bits, and these layers give them. What happens
+within a row is the same wherever the row is. What is summed over rows is
 
 - summed within one row first, or within one *unit* of neighbouring rows, in float32: the same
   numbers on any number of workers, because shares of a batch are whole units;
@@ -187,8 +187,9 @@ class ReproducibleDense(keras.layers.Dense):
 class ReproducibleBatchNormalization(keras.layers.BatchNormalization):
     """Batch normalisation over the *global* batch (rows, height, width, channels).
 
-    Keras' own synchronised statistics need five collectives a layer and step, and take E[x²] - E[x]²
-    in float32. Here it is one collective forward, of each row's mean and variance, and one backward.
+    Keras' own synchronised statistics need five collectives a layer and step, and take
+    E[x²] - E[x]² in float32. Here it is one collective forward, of each row's mean and variance,
+    and one backward.
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: Any = None) -> tf.Tensor:

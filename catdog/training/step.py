@@ -48,7 +48,8 @@ class GlobalStep:
     """Training and evaluation steps that all ranks take together.
 
     ``network`` maps rows ``(batch, *row_shape)`` to logits ``(batch, 1)``. Loss in :class:`Sums`
-    is plain binary cross-entropy in nats, also where the objective smooths labels or weighs classes.
+    is plain binary cross-entropy in nats, also where the objective smooths labels or weighs
+    classes.
     """
 
     def __init__(
@@ -210,7 +211,7 @@ def _sent_dtype(network: keras.Model, reproducible: bool) -> tf.DType:
 
 
 def _logits(network: keras.Model, rows: Any, *, training: bool) -> Any:
-    """(rows,) float64: in float32 the vectorised sigmoid's last digit depends on how many there are."""
+    """(rows,) float64: in float32 the vectorised sigmoid's last digit depends on their number."""
     return tf.cast(tf.squeeze(network(rows, training=training), -1), tf.float64)
 
 

@@ -121,8 +121,8 @@ def train(
     """Train ``jobs`` in order in one worker group; what is done already is not done again.
 
     ``on_message`` is called in the driver with what rank 0 tells: dicts with a ``kind`` of
-    ``start``, ``stepped`` (once a model), ``step``, ``epoch``, ``resume``, ``trained`` or ``say``, and of nodes that came or
-    went, with the kind ``node``.
+    ``start``, ``stepped`` (once a model), ``step``, ``epoch``, ``resume``, ``trained`` or ``say``;
+    and of nodes that came or went, with the kind ``node``.
 
     Returns:
         Facts for each job, in order.

@@ -26,7 +26,8 @@ def fit(features: FeatureSet, output: Location) -> dict[str, Any]:
     """Fit the head for ``features`` in a Ray task, once.
 
     Writes ``probe.npz`` (kernel (features, 1), bias (1,)), ``zero.npz`` (the same shapes, for a
-    head that starts from nothing) and ``probe.json`` below ``output`` and returns the last: ``row`` for the history, ``test`` sums and seconds.
+    head that starts from nothing) and ``probe.json`` below ``output`` and returns the last: ``row``
+    for the history, ``test`` sums and seconds.
     """
     target = output / "probe.json"
     if target.exists():

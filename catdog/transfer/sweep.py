@@ -89,7 +89,7 @@ def sweep_fine_tuning(
 
 
 def _halving(settings: SweepSettings) -> Any:
-    """ASHA over epochs, which a trial that was started again counts on; Tune's own count begins anew."""
+    """ASHA over epochs, which a trial started again counts on; Tune's own count begins anew."""
     from ray.tune.schedulers import ASHAScheduler
 
     class Halving(ASHAScheduler):
@@ -223,7 +223,7 @@ def _recorder(ledger: Ledger, job_of: JobOf, on_result: Callable[[dict[str, Any]
             (ledger.output(key) / "checkpoints").delete_tree()
 
         def _rows(self, key: str, point: Point) -> list[dict[str, Any]]:
-            """Each epoch once: those of earlier sessions, and one whose report was lost, as kept."""
+            """Each epoch once: those of earlier sessions, and a lost report's, as kept."""
             output = ledger.output(key)
             identity = job_of(point, output).identity
             kept = CheckpointFolder(output / "checkpoints", identity, lambda _: None).latest()
@@ -235,7 +235,7 @@ def _recorder(ledger: Ledger, job_of: JobOf, on_result: Callable[[dict[str, Any]
 
 
 def _cause(trial: Any) -> str:
-    """Why a trial failed, in one line; from the driver's disk, as the storage's copy comes later."""
+    """Why a trial failed, in one line; from the driver's disk: the storage's copy comes later."""
     try:
         lines = Path(trial.error_file).read_text().strip().splitlines()
     except (OSError, TypeError):

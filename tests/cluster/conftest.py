@@ -26,7 +26,7 @@ def three_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     # Read by the head: a node that is gone is missed after some 5 s, not 15.
     for name, value in (("period_ms", "1000"), ("timeout_ms", "3000"), ("failure_threshold", "4")):
         monkeypatch.setenv(f"RAY_health_check_{name}", value)
-    # A group that was to start on a node that is gone tries elsewhere after so long, not after 60 s.
+    # A group that was to start on a lost node tries elsewhere after so long, not after 60 s.
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
     head = {**NODE, "include_dashboard": False, "temp_dir": folder}
     cluster = Cluster(initialize_head=True, head_node_args=head)

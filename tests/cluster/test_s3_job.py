@@ -1,4 +1,4 @@
-"""The whole job with nothing but a bucket: killed, continued, and with the store away on the way."""
+"""The whole job with nothing but a bucket: killed, continued, the store away on the way."""
 
 from __future__ import annotations
 

@@ -23,9 +23,8 @@ def test_rows_come_back_in_any_order_over_many_shards(tmp_path: Path) -> None:
     parts = [some(n, n) for n in (3, 300, 1)]
     places = [Location.of(tmp_path / f"{i}.arrow") for i in range(3)]
     for place, part in zip(places, parts, strict=True):
-        about = write_shard(
-            place, part, labels=np.arange(len(part)) % 2, uris=[f"{place.name}/{i}" for i in range(len(part))]
-        )  # fmt: skip
+        uris = [f"{place.name}/{i}" for i in range(len(part))]
+        about = write_shard(place, part, labels=np.arange(len(part)) % 2, uris=uris)
         assert about == {
             "file": place.name,
             "rows": len(part),

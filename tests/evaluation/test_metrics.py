@@ -1,4 +1,4 @@
-"""Every number against an independent computation: scikit-learn, SciPy, statsmodels, likelihoods."""
+"""Every number against an independent one: scikit-learn, SciPy, statsmodels, likelihoods."""
 
 from __future__ import annotations
 
@@ -318,6 +318,7 @@ def test_one_seed_has_no_spread() -> None:
 
 
 def test_metrics_import_neither_ray_nor_tensorflow() -> None:
-    code = "import sys, catdog.evaluation.metrics; print({'ray', 'tensorflow', 'keras'} & set(sys.modules))"
+    heavy = {"ray", "tensorflow", "keras"}
+    code = f"import sys, catdog.evaluation.metrics; print({heavy} & set(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"

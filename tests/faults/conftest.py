@@ -19,7 +19,7 @@ from tests.tiny import make_job, write_rows
 
 @dataclass
 class Watched:
-    """What rank 0 told, and something to do when it tells of the end of an epoch, or says a line."""
+    """What rank 0 told, and something to do when it tells of an epoch's end, or says a line."""
 
     after_epoch: dict[int, Callable[[], Any]] = field(default_factory=dict)
     on_line: Callable[[], Any] = lambda: None

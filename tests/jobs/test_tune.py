@@ -60,7 +60,7 @@ def run(
 
 
 def stop_at(project: Path, line: str, number: signal.Signals, *arguments: str) -> tuple[int, str]:
-    """Start tune.py, send it a signal at the first line that holds ``line``; (exit code, output)."""
+    """Start tune.py, signal it at the first line that holds ``line``; (exit code, output)."""
     process = subprocess.Popen(
         command(project, "tune.py", *arguments),
         stdout=subprocess.PIPE,

@@ -151,8 +151,9 @@ def test_dark_mode_is_dark(opened: Callable[..., Opened]) -> None:
 def test_series_differ_in_more_than_colour(opened: Callable[..., Opened]) -> None:
     page = opened().page
     dashes = page.evaluate(
-        "[...document.querySelectorAll('#errors .plot')].at(0).querySelectorAll('.line:not(.chance)')"
-        ".values().map(e => getComputedStyle(e).strokeDasharray).toArray()"
+        "[...document.querySelectorAll('#errors .plot')].at(0)"
+        ".querySelectorAll('.line:not(.chance)').values()"
+        ".map(e => getComputedStyle(e).strokeDasharray).toArray()"
     )
     assert len(dashes) == len(set(dashes)) == 3
 
