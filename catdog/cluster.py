@@ -16,7 +16,8 @@ from typing import Any
 from catdog.config import Config
 from catdog.console import plural
 from catdog.errors import UserError
-from catdog.training.trainer import POLL_S, Workers
+from catdog.training.trainer import POLL_S
+from catdog.training.workers import Workers
 
 #: How often a wait for resources says what is missing, seconds.
 TELL_EVERY_S = 30.0

@@ -9,7 +9,7 @@ from catdog.config import ModelName
 from catdog.planning import Plan
 from catdog.storage import Location
 from catdog.training.inputs import Split
-from catdog.training.trainer import Workers
+from catdog.training.workers import Workers
 from catdog.transfer.features import LEARNT, FeatureSet, extract
 
 

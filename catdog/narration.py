@@ -9,8 +9,7 @@ from typing import Any
 
 from catdog import console
 from catdog.runs import Events
-from catdog.training.job import TrainingJob
-from catdog.training.trainer import is_done
+from catdog.training.job import TrainingJob, is_done
 from catdog.transfer.trials import ranking
 
 

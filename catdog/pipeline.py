@@ -30,7 +30,7 @@ from catdog.session import Session
 from catdog.storage import Location
 from catdog.tracking import tracked
 from catdog.training.job import TrainingJob
-from catdog.training.trainer import Workers
+from catdog.training.workers import Workers
 from catdog.transfer.features import SPLITS
 
 

@@ -15,7 +15,7 @@ from catdog.models.weights import check_source
 from catdog.runs import RunDirectory
 from catdog.storage import Location
 from catdog.tracking import check_tracking
-from catdog.training.trainer import Workers
+from catdog.training.workers import Workers
 
 #: Milliseconds that one photo of 128 pixels a side costs one core in training, forward and back,
 #: in bfloat16 (AMD EPYC, 2026-11-22). They make an estimate, not a promise.

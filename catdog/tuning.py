@@ -16,7 +16,7 @@ from catdog.models.registry import POOLED, boundary
 from catdog.planning import Plan
 from catdog.session import Session
 from catdog.storage import Location
-from catdog.training.trainer import Workers
+from catdog.training.workers import Workers
 from catdog.transfer.features import LEARNT
 from catdog.transfer.trials import Ledger
 

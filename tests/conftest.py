@@ -162,7 +162,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Fin
     from catdog.report import build
     from catdog.runs import RunDirectory
     from catdog.storage import Location
-    from catdog.training.trainer import Workers
+    from catdog.training.workers import Workers
 
     storage = Location.of(tmp_path_factory.mktemp("finished"))
     settings = DataSettings(image_size=112, drawings=160)

@@ -91,15 +91,15 @@ def train_here(
 
     keras.backend.clear_session()
     keras.config.set_dtype_policy("float32")
-    rank = Rank(
-        rank=0,
-        world_size=1,
-        strategy=tf.distribute.get_strategy(),
-        tell=lambda message: None,
-        report=report,
-        watchdog=Watchdog(600),
-        warned=warned,
-    )
-    with suppress(Stopped):
+    with Watchdog(600) as watchdog, suppress(Stopped):
+        rank = Rank(
+            rank=0,
+            world_size=1,
+            strategy=tf.distribute.get_strategy(),
+            tell=lambda message: None,
+            report=report,
+            watchdog=watchdog,
+            warned=warned,
+        )
         train_model(job, rank)
     return rows

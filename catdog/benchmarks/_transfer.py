@@ -18,7 +18,7 @@ from catdog.config import ComputeSettings, Config, DataSettings, ModelName
 from catdog.data.prepare import PreparedSet, prepare
 from catdog.models.registry import Architecture
 from catdog.storage import Location
-from catdog.training.trainer import Workers
+from catdog.training.workers import Workers
 from catdog.transfer.features import FeatureRequest
 
 

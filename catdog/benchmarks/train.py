@@ -26,7 +26,8 @@ from catdog.data.shards import write_shard
 from catdog.models.registry import Architecture
 from catdog.storage import Location
 from catdog.training.job import TrainingJob
-from catdog.training.trainer import Workers, train
+from catdog.training.trainer import train
+from catdog.training.workers import Workers
 
 SIDE = 128
 BATCH = 64

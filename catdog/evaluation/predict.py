@@ -22,7 +22,7 @@ from catdog.models.export import load_keras
 from catdog.runs import RunDirectory
 from catdog.storage import Location
 from catdog.training.inputs import Chunk, chunks_of, open_dataset, photos_in
-from catdog.training.trainer import Workers
+from catdog.training.workers import Workers
 
 CHUNK = 256
 BATCH = 64

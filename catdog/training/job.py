@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from catdog.config import AugmentationSettings, FineTuneSettings, Precision, ScratchSettings, digest
+from catdog.errors import UserError
 from catdog.models.registry import Architecture
+from catdog.storage import Location
 
 Phase = Literal["scratch", "finetune"]
+
+#: In a job's folder, once it is trained.
+DONE = "trained.json"
 
 
 @dataclass(frozen=True)
@@ -58,3 +63,27 @@ class TrainingJob:
         rows = (self.features or self.dataset).partition("?")[0].rpartition("/")[2]
         facts = [vars(self.architecture), self.phase, settings, self.batch_size, self.seed, rows]
         return digest([*facts, self.boundary, self.freeze_below, self.views, augmentation])
+
+
+def is_done(job: TrainingJob) -> bool:
+    """Whether ``job`` was trained already, to as many epochs as are asked for now.
+
+    Raises:
+        UserError: its folder holds a training with other settings.
+    """
+    facts = read_done(job)
+    if facts is None:
+        return False
+    if facts["identity"] != job.identity:
+        raise UserError(
+            f"{job.output} holds {job.name} trained with other settings; give another --name"
+        )
+    return bool(facts["epochs_asked"] >= job.settings.epochs)
+
+
+def read_done(job: TrainingJob) -> dict[str, Any] | None:
+    try:
+        facts: dict[str, Any] = (Location.of(job.output) / DONE).read_json()
+    except FileNotFoundError:
+        return None
+    return facts

@@ -8,111 +8,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from catdog.config import ComputeSettings
-from catdog.console import plural
-from catdog.errors import RunFailed, UserError
+from catdog.errors import RunFailed
 from catdog.storage import Location
 from catdog.training.causes import root_cause
-from catdog.training.inputs import open_inputs
-from catdog.training.job import TrainingJob
+from catdog.training.job import TrainingJob, is_done, read_done
 from catdog.training.messages import Listener, OnMessage, on_this_node
+from catdog.training.on_worker import train_on_worker
+from catdog.training.workers import Workers
 
 #: Ray Train's controller looks at its workers so often. Its default of 2 s makes every epoch last
 #: at least that long.
 POLL_S = "0.2"
 
-DONE = "trained.json"
-
-#: TensorFlow's, for XLA on whatever it can compile, on CPUs too.
-XLA_FLAGS = "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit"
-
-#: A training of fewer steps does not earn back what optimising its graph costs.
-SHORT_STEPS = 100
-
 #: So often a group is started in vain, a minute each time, while its nodes are missing; then the
 #: training fails, for a spot node that was not replaced in ten minutes may never be.
 STARTS = 10
-
-
-@dataclass(frozen=True)
-class Workers:
-    """The worker group to train with, decided once for a run.
-
-    Attributes:
-        count: number of workers that the cluster has room for; with GPUs one each.
-        cpus: CPU cores of each worker, also the threads it computes with.
-        precision: Keras dtype policy, e.g. ``float32`` or ``mixed_bfloat16``.
-        span: fewest and most workers, where a training goes on with what the cluster has.
-        resize_every_s: how often it then looks for nodes that have joined.
-    """
-
-    count: int
-    cpus: int
-    use_gpu: bool
-    precision: str
-    max_restarts: int = 3
-    stall_limit_s: int = 600
-    span: tuple[int, int] | None = None
-    resize_every_s: int = 60
-
-    @classmethod
-    def of(
-        cls,
-        settings: ComputeSettings,
-        count: int,
-        cpus: int,
-        gpu: bool,
-        policy: str,
-        span: tuple[int, int] | None = None,
-    ) -> Workers:
-        restarts, stall_s = settings.max_restarts, settings.stall_limit_s
-        return cls(count, cpus, gpu, policy, restarts, stall_s, span, settings.resize_every_s)
-
-    @property
-    def least(self) -> int:
-        """How many there must be for a training to start."""
-        return self.span[0] if self.span else self.count
-
-    @property
-    def each(self) -> dict[str, int]:
-        """Ray's resources of one worker."""
-        return {"CPU": self.cpus} | ({"GPU": 1} if self.use_gpu else {})
-
-    def __str__(self) -> str:
-        """``1 worker, 2 CPU cores each``; ``1 to 3 workers, 1 GPU each``."""
-        count = plural(self.count, "worker")
-        if self.span:
-            count = f"{self.span[0]} to {self.span[1]} workers"
-        each = "1 GPU" if self.use_gpu else plural(self.cpus, "CPU core")
-        return f"{count}, {each} each"
-
-
-def is_done(job: TrainingJob) -> bool:
-    """Whether ``job`` was trained already, to as many epochs as are asked for now.
-
-    Raises:
-        UserError: its folder holds a training with other settings.
-    """
-    facts = read_done(job)
-    if facts is None:
-        return False
-    if facts["identity"] != job.identity:
-        raise UserError(
-            f"{job.output} holds {job.name} trained with other settings; give another --name"
-        )
-    return bool(facts["epochs_asked"] >= job.settings.epochs)
-
-
-def read_done(job: TrainingJob) -> dict[str, Any] | None:
-    try:
-        facts: dict[str, Any] = (Location.of(job.output) / DONE).read_json()
-    except FileNotFoundError:
-        return None
-    return facts
 
 
 def train(
@@ -209,95 +121,4 @@ def make_trainer(
             resources_per_worker=workers.each,
         ),
         run_config=run_config,
-    )
-
-
-def train_on_worker(config: dict[str, Any]) -> dict[str, Any]:
-    """Runs on every worker: all jobs in order. Returns what a retry could not mend, if anything."""
-    import ray.train
-
-    workers: Workers = config["workers"]
-    _prepare_process(workers, xla=any(job.xla for job in config["jobs"]))
-    import keras
-
-    from catdog.retrying import retried
-    from catdog.training.backend import hosts
-    from catdog.training.loop import train_model
-    from catdog.training.preemption import Notices
-    from catdog.training.progress import Rank, TrainingDiverged
-    from catdog.training.watchdog import Watchdog
-
-    context = ray.train.get_context()
-    messages = config["messages"]
-    rank = Rank(
-        rank=context.get_world_rank(),
-        world_size=context.get_world_size(),
-        strategy=_strategy(workers),
-        tell=messages.put_nowait if messages is not None else lambda message: None,
-        report=ray.train.report,
-        watchdog=Watchdog(workers.stall_limit_s),
-        warned=Notices.of_ray_train(),
-    )
-    for job in config["jobs"]:
-        if is_done(job):
-            continue
-        if rank.is_chief:
-            start = {"model": job.name, "phase": job.phase, "workers": rank.world_size}
-            rank.tell({"kind": "start", **start, "nodes": hosts()})
-        keras.backend.clear_session()
-        _set_graph_optimisation(job)
-        keras.config.set_dtype_policy(workers.precision)
-        try:
-            facts = train_model(job, rank)
-        except (TrainingDiverged, UserError) as error:
-            return {"failure": str(error)}
-        if rank.is_chief:
-            facts |= {"identity": job.identity, "epochs_asked": job.settings.epochs}
-            done = Location.of(job.output) / DONE
-            retried(partial(done.write_json, facts), done, f"writing {DONE}", rank.say)
-            rank.tell({"kind": "trained", "model": job.name, "phase": job.phase, "facts": facts})
-        if len(config["jobs"]) > 1:
-            # A barrier: nobody looks for the next job's files before rank 0 has written these.
-            ray.train.report({"trained": job.name})
-    return {}
-
-
-def _prepare_process(workers: Workers, *, xla: bool) -> None:
-    """Threads as many as the worker's cores; without it every worker takes the whole machine."""
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    if xla:
-        # XLA compiles what lies between collectives; jit_compile could not hold those of
-        # synchronised batch normalisation. Read when TensorFlow is imported.
-        os.environ["TF_XLA_FLAGS"] = " ".join((os.environ.get("TF_XLA_FLAGS", ""), XLA_FLAGS))
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(workers.cpus)
-    tf.config.threading.set_inter_op_parallelism_threads(max(2, workers.cpus))
-
-
-def _set_graph_optimisation(job: TrainingJob) -> None:
-    """TensorFlow's graph optimiser costs a backbone 5 to 10 s and saves 7 % of a step."""
-    import tensorflow as tf
-
-    photos = len(open_inputs(job)[0]) // job.views
-    steps = job.settings.epochs * photos // job.batch_size
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": steps < SHORT_STEPS})
-
-
-def _strategy(workers: Workers) -> Any:
-    import tensorflow as tf
-
-    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=communication(workers))
-
-
-def communication(workers: Workers) -> Any:
-    """TensorFlow's options for the collectives: NCCL between GPUs, a ring between CPUs."""
-    import tensorflow as tf
-
-    implementation = tf.distribute.experimental.CommunicationImplementation
-    return tf.distribute.experimental.CommunicationOptions(
-        implementation=implementation.NCCL if workers.use_gpu else implementation.RING,
-        # No timeout_seconds: TensorFlow 2.21 starts a sleeping thread for every collective that has
-        # one (SchedNonBlockingClosureAfter), which after some thousand collectives aborts the
-        # process. The watchdog is the time limit.
     )

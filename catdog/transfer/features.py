@@ -22,7 +22,7 @@ from catdog.data.shards import Rows, open_rows, write_shard
 from catdog.models.registry import POOLED, Architecture
 from catdog.storage import Location
 from catdog.training.inputs import Chunk, Split, chunks_of, open_dataset, photos_in
-from catdog.training.trainer import Workers
+from catdog.training.workers import Workers
 
 #: What training and sweeps look at, and all there is.
 LEARNT: tuple[Split, ...] = ("train", "val")

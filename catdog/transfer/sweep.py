@@ -18,8 +18,9 @@ from catdog.storage import Location
 from catdog.sweep_settings import SweepSettings
 from catdog.training.causes import root_cause, was_lost
 from catdog.training.checkpoints import CheckpointFolder
-from catdog.training.job import TrainingJob
-from catdog.training.trainer import DONE, Workers, make_trainer
+from catdog.training.job import DONE, TrainingJob
+from catdog.training.trainer import make_trainer
+from catdog.training.workers import Workers
 from catdog.transfer.search import Point
 from catdog.transfer.trials import Ledger
 

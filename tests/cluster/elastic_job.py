@@ -12,7 +12,8 @@ from pathlib import Path
 
 from catdog.cluster import connected
 from catdog.storage import Location
-from catdog.training.trainer import Workers, train
+from catdog.training.trainer import train
+from catdog.training.workers import Workers
 from tests.tiny import make_job
 
 #: More than anybody waits for: the test ends it.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from catdog.training.trainer import Workers, communication
+from catdog.training.workers import Workers, communication
 
 #: Runs by itself: Ray says it has two GPUs, and hands each worker's number to it.
 PLAN = """

@@ -92,7 +92,7 @@ def test_storage_that_the_nodes_do_not_share_is_refused(
 WAITER = """
 import ray
 from catdog import cluster
-from catdog.training.trainer import Workers
+from catdog.training.workers import Workers
 cluster.TELL_EVERY_S = 1.0
 with cluster.connected():
     workers = Workers(count=4, cpus=1, use_gpu=False, precision="float32")
@@ -123,7 +123,7 @@ from catdog.models.registry import Architecture
 from catdog.storage import Location
 from catdog.sweep_settings import SweepSettings
 from catdog.training.job import TrainingJob
-from catdog.training.trainer import Workers
+from catdog.training.workers import Workers
 from catdog.transfer.search import Search, with_point
 from catdog.transfer.sweep import Cluster, sweep_fine_tuning
 from catdog.transfer.trials import Ledger

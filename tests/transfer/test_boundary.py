@@ -30,7 +30,7 @@ def kept_job(storage: Location, cluster: None) -> TrainingJob:
     from catdog.data.prepare import prepare
     from catdog.models import registry
     from catdog.models.weights import pack
-    from catdog.training.trainer import Workers
+    from catdog.training.workers import Workers
     from catdog.transfer.features import FeatureRequest, extract
 
     dataset = prepare(DataSettings(image_size=48, drawings=120), storage, 0)

@@ -30,7 +30,7 @@ def probed(storage: Location, cluster: None) -> dict[str, Any]:
     from catdog.data.prepare import prepare
     from catdog.models import registry
     from catdog.models.weights import pack
-    from catdog.training.trainer import Workers
+    from catdog.training.workers import Workers
     from catdog.transfer import probe
     from catdog.transfer.features import FeatureRequest, extract
 

@@ -1,0 +1,82 @@
+"""The worker group that trains, and how its workers talk to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from catdog.config import ComputeSettings
+from catdog.console import plural
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The worker group to train with, decided once for a run.
+
+    Attributes:
+        count: number of workers that the cluster has room for; with GPUs one each.
+        cpus: CPU cores of each worker, also the threads it computes with.
+        precision: Keras dtype policy, e.g. ``float32`` or ``mixed_bfloat16``.
+        span: fewest and most workers, where a training goes on with what the cluster has.
+        resize_every_s: how often it then looks for nodes that have joined.
+    """
+
+    count: int
+    cpus: int
+    use_gpu: bool
+    precision: str
+    max_restarts: int = 3
+    stall_limit_s: int = 600
+    span: tuple[int, int] | None = None
+    resize_every_s: int = 60
+
+    @classmethod
+    def of(
+        cls,
+        settings: ComputeSettings,
+        count: int,
+        cpus: int,
+        gpu: bool,
+        policy: str,
+        span: tuple[int, int] | None = None,
+    ) -> Workers:
+        restarts, stall_s = settings.max_restarts, settings.stall_limit_s
+        return cls(count, cpus, gpu, policy, restarts, stall_s, span, settings.resize_every_s)
+
+    @property
+    def least(self) -> int:
+        """How many there must be for a training to start."""
+        return self.span[0] if self.span else self.count
+
+    @property
+    def each(self) -> dict[str, int]:
+        """Ray's resources of one worker."""
+        return {"CPU": self.cpus} | ({"GPU": 1} if self.use_gpu else {})
+
+    def __str__(self) -> str:
+        """``1 worker, 2 CPU cores each``; ``1 to 3 workers, 1 GPU each``."""
+        count = plural(self.count, "worker")
+        if self.span:
+            count = f"{self.span[0]} to {self.span[1]} workers"
+        each = "1 GPU" if self.use_gpu else plural(self.cpus, "CPU core")
+        return f"{count}, {each} each"
+
+
+def strategy(workers: Workers) -> Any:
+    """``tf.distribute.MultiWorkerMirroredStrategy`` over ``workers``."""
+    import tensorflow as tf
+
+    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=communication(workers))
+
+
+def communication(workers: Workers) -> Any:
+    """TensorFlow's options for the collectives: NCCL between GPUs, a ring between CPUs."""
+    import tensorflow as tf
+
+    implementation = tf.distribute.experimental.CommunicationImplementation
+    return tf.distribute.experimental.CommunicationOptions(
+        implementation=implementation.NCCL if workers.use_gpu else implementation.RING,
+        # No timeout_seconds: TensorFlow 2.21 starts a sleeping thread for every collective that has
+        # one (SchedNonBlockingClosureAfter), which after some thousand collectives aborts the
+        # process. The watchdog is the time limit.
+    )
