@@ -42,7 +42,7 @@ def train_on_worker(config: dict[str, Any]) -> dict[str, Any]:
         rank = Rank(
             rank=context.get_world_rank(),
             world_size=context.get_world_size(),
-            strategy=strategy(workers),
+            strategy=strategy(workers, context.get_world_size()),
             tell=messages.put_nowait if messages is not None else lambda message: None,
             report=ray.train.report,
             watchdog=watchdog,

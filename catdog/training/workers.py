@@ -62,11 +62,19 @@ class Workers:
         return f"{count}, {each} each"
 
 
-def strategy(workers: Workers) -> Any:
-    """``tf.distribute.MultiWorkerMirroredStrategy`` over ``workers``."""
+def strategy(workers: Workers, world_size: int) -> Any:
+    """``tf.distribute.MultiWorkerMirroredStrategy`` over the ``world_size`` workers there are."""
     import tensorflow as tf
 
-    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=communication(workers))
+    # A lone worker needs no server; and as a cluster of one its CPU would have two names, which
+    # XLA in TensorFlow 2.21 refuses ("Multiple CPU devices").
+    lone = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({}), num_accelerators={"GPU": int(workers.use_gpu)}
+    )
+    return tf.distribute.MultiWorkerMirroredStrategy(
+        cluster_resolver=lone if world_size == 1 else None,
+        communication_options=communication(workers),
+    )
 
 
 def communication(workers: Workers) -> Any:
