@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import threading
@@ -78,12 +79,23 @@ def test_a_command_whose_run_was_taken_over_ends(
 ) -> None:
     monkeypatch.setattr(runs, "RENEW_S", 0.1)
     run = RunDirectory(Location.of(tmp_path))
-    overtaken = threading.Timer(
-        0.5, (run.root / "lease.json").write_json, [{"holder": "other", "beat": 0}]
-    )
-    overtaken.start()
-    with pytest.raises(RunFailed, match="taken over"), lease(run):
-        time.sleep(20)
+    ended = threading.Event()
+
+    def overtake() -> None:
+        # As the other command does, again and again: the first may be overwritten by a renewal.
+        for beat in itertools.count():
+            if ended.wait(0.15):
+                return
+            (run.root / "lease.json").write_json({"holder": "other", "beat": beat})
+
+    other = threading.Thread(target=overtake)
+    other.start()
+    try:
+        with pytest.raises(RunFailed, match="taken over"), lease(run):
+            time.sleep(20)
+    finally:
+        ended.set()
+        other.join()
     assert json.loads((tmp_path / "lease.json").read_text())["holder"] == "other"
 
 
