@@ -8,14 +8,10 @@ worker gathers any rows in any order without Ray. Pixels do not compress: no tim
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
+from catdog.data.copies import fetched, send
 from catdog.data.direct import DirectFile
-from catdog.retrying import retried
 from catdog.storage import Location
 
 #: Rows of one record batch where a whole array is written at once.
@@ -107,7 +103,7 @@ class ShardWriter:
                 os.chmod(self._temporary, 0o644)
                 os.replace(self._temporary, self.target.local_path)
             else:
-                retried(lambda: _upload(self._temporary, self.target), self.target)
+                send(self._temporary, self.target)
         finally:
             self._temporary.unlink(missing_ok=True)
         return {"file": self.target.name, "rows": self.rows, "bytes": size}
@@ -127,22 +123,6 @@ class ShardWriter:
     ) -> None:
         if kind is not None:
             self.abandon()
-
-
-def _upload(source: Path, target: Location) -> None:
-    with (
-        source.open("rb") as local,
-        target.filesystem.open_output_stream(target.path) as remote,
-    ):
-        shutil.copyfileobj(local, remote, 8 << 20)
-    _check_whole(target, source.stat().st_size)
-
-
-def _check_whole(remote: Location, size: int) -> None:
-    """A connection that broke in the middle is not always told; :func:`retried` goes on then."""
-    there = remote.filesystem.get_file_info(remote.path).size
-    if there != size:
-        raise OSError(f"{remote} has {there} bytes and its copy here {size}")
 
 
 def write_shard(
@@ -254,7 +234,7 @@ def open_rows(files: Sequence[Location], *, cache: Path | None = None) -> Rows:
     extras: dict[str, list[pa.Array]] = {}
     seen: set[tuple[tuple[int, ...], str]] = set()
     for file in files:
-        reader = pa.ipc.open_file(pa.memory_map(str(_local_copy(file, cache))))
+        reader = pa.ipc.open_file(pa.memory_map(str(fetched(file, cache))))
         about = reader.schema.metadata
         shape = tuple(json.loads(about[b"shape"]))
         seen.add((shape, about[b"dtype"].decode()))
@@ -273,45 +253,3 @@ def open_rows(files: Sequence[Location], *, cache: Path | None = None) -> Rows:
     joined = np.concatenate(labels) if labels else np.zeros(0, np.uint8)
     columns = {name: pa.chunked_array(parts) for name, parts in extras.items()}
     return Rows(shape, dtype_named(dtype), blocks, joined, uris, columns)
-
-
-def node_cache() -> Path:
-    """Where this node keeps copies of remote shards: ``$CATDOG_CACHE`` or a temporary folder."""
-    given = os.environ.get("CATDOG_CACHE")
-    return Path(given) if given else Path(tempfile.gettempdir()) / f"catdog-cache-{os.getuid()}"
-
-
-def _local_copy(file: Location, cache: Path | None) -> Path:
-    """The shard on this node's disk, fetched once however many workers ask for it."""
-    if file.is_local:
-        return file.local_path
-    folder = cache or node_cache()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    copy = folder / f"{hashlib.sha256(file.uri.encode()).hexdigest()[:24]}-{file.name}"
-    if copy.exists():
-        return copy
-    with _locked(copy.with_suffix(".lock")):
-        if not copy.exists():
-            retried(lambda: _download(file, copy), file)
-    return copy
-
-
-def _download(file: Location, copy: Path) -> None:
-    handle, name = tempfile.mkstemp(dir=copy.parent, prefix=".part.")
-    try:
-        with (
-            os.fdopen(handle, "wb") as local,
-            file.filesystem.open_input_stream(file.path) as remote,
-        ):
-            shutil.copyfileobj(remote, local, 8 << 20)
-        _check_whole(file, Path(name).stat().st_size)
-        os.replace(name, copy)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -7,13 +7,12 @@ import io
 import os
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from catdog.data.copies import REMOTE_PIECE, send
 from catdog.retrying import retried
 from catdog.storage import Location
-
-#: How much goes to or from a store at once.
-_REMOTE_PIECE = 8 << 20
 
 
 @contextlib.contextmanager
@@ -25,7 +24,7 @@ def opened(place: Location) -> Iterator[BinaryIO]:
     else:
         with (
             retried(lambda: place.filesystem.open_input_file(place.path), place) as remote,
-            io.BufferedReader(_Remote(place, remote), _REMOTE_PIECE) as stream,
+            io.BufferedReader(_Remote(place, remote), REMOTE_PIECE) as stream,
         ):
             yield cast(BinaryIO, stream)
 
@@ -84,14 +83,6 @@ class Written:
         self._file = None
         if not self.target.is_local:
             try:
-                retried(self._upload, self.target)
+                send(Path(self._name), self.target)
             finally:
                 os.unlink(self._name)
-
-    def _upload(self) -> None:
-        with (
-            open(self._name, "rb") as local,
-            self.target.filesystem.open_output_stream(self.target.path) as remote,
-        ):
-            while piece := local.read(_REMOTE_PIECE):
-                remote.write(piece)
