@@ -26,6 +26,13 @@ SMALL = [
     "--epochs=1",
     "--set=data.drawings=240",
     "--workers=2",
+    # Every kind of augmentation there is, on several workers.
+    "--set=augmentation.mixup=0.2",
+    "--set=augmentation.cutmix=1",
+    "--set=augmentation.rand_augment=0.3",
+    "--set=augmentation.translation=0.1",
+    "--set=augmentation.brightness=0.1",
+    "--set=augmentation.contrast=0.1",
 ]
 
 
