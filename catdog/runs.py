@@ -35,6 +35,8 @@ from catdog.storage import Location
 
 LEASE_S = 30.0
 RENEW_S = 8.0
+#: Tells the main thread that the lease is another's.
+LOST_SIGNAL = signal.SIGUSR1
 #: A store that takes longer to answer was away, seconds.
 SLOW_ANSWER_S = 3.0
 
@@ -172,16 +174,26 @@ def lease(run: RunDirectory, *, wait: bool = True, say: Any = print) -> Iterator
     if held is not None and wait:
         say(f"{run.root} may be in use by another command; waiting up to {LEASE_S:.0f} s")
         _watch(run, target, held)
+    # Of its own, as Ctrl-C's signal is ignored by what a shell has put into the background.
+    before = signal.signal(LOST_SIGNAL, _raise_taken_over)
     holder = _Holder(target)
     holder.start()
     try:
         yield
-    except KeyboardInterrupt:
-        if holder.lost.is_set():
-            raise RunFailed(f"{run.root} was taken over by another command") from None
-        raise
+    except _TakenOver:
+        raise RunFailed(f"{run.root} was taken over by another command") from None
     finally:
+        signal.signal(LOST_SIGNAL, signal.SIG_IGN)  # it is late for that
         holder.release()
+        signal.signal(LOST_SIGNAL, before)
+
+
+class _TakenOver(BaseException):
+    """Raised in the main thread, wherever that is; like Ctrl-C nothing on the way stops it."""
+
+
+def _raise_taken_over(number: int, frame: object) -> None:
+    raise _TakenOver
 
 
 def _watch(run: RunDirectory, target: Location, held: tuple[str, int]) -> None:
@@ -210,7 +222,6 @@ class _Holder(threading.Thread):
         super().__init__(name="lease", daemon=True)
         self.target = target
         self.mine = uuid.uuid4().hex
-        self.lost = threading.Event()
         self._stopped = threading.Event()
         self._write(-1)
 
@@ -221,8 +232,7 @@ class _Holder(threading.Thread):
             # lease that cannot be read is nobody's yet.
             with contextlib.suppress(OSError, ValueError):
                 if not self._is_mine():
-                    self.lost.set()
-                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                    signal.pthread_kill(threading.main_thread().ident or 0, LOST_SIGNAL)
                     return
                 self._write(beat)
                 beat += 1
