@@ -8,10 +8,12 @@ names the shards. Attempts of the same set at the same time do not meet; the fir
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -52,19 +54,29 @@ class Attempt:
         self._scratch = self._datasets / f"{self._name}.scratch"
         return self._scratch
 
-    def publish(self, manifest: dict[str, Any], *, replace: bool = False) -> None:
-        """Write the manifest and show the set; one that is there stays, unless ``replace``."""
+    def publish(
+        self, manifest: dict[str, Any], is_whole: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Write the manifest and show the set; one that is there and ``is_whole`` stays."""
         self._drop_scratch()
         if not self._datasets.is_local:
             (self.root / "manifest.json").write_json(manifest)
             self._written = True
             return
         (self.root / "manifest.json").write_json(manifest)
-        final = self._final.local_path
-        if replace and final.exists():
-            shutil.rmtree(final, ignore_errors=True)
-        with contextlib.suppress(OSError):  # not empty: another attempt was first
-            os.rename(self.root.local_path, final)
+        if not self._shown() and not is_whole():
+            shutil.rmtree(self._final.local_path, ignore_errors=True)
+            self._shown()
+
+    def _shown(self) -> bool:
+        """Whether the set has its final name now; not where another is there."""
+        try:
+            os.rename(self.root.local_path, self._final.local_path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            return False
+        return True
 
     def _drop_scratch(self) -> None:
         if self._scratch is not None:

@@ -172,7 +172,7 @@ def prepare(
         }
         _write_tables(account, plan, attempt.root)
         # Another attempt may have been faster; what is there and damaged gives way.
-        attempt.publish(manifest, replace=find(storage, fingerprint) is None)
+        attempt.publish(manifest, lambda: find(storage, fingerprint) is not None)
     found = find(storage, fingerprint)
     assert found is not None, f"{fingerprint} was published and is not there"
     return found
