@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -53,6 +54,8 @@ class Narrator:
         self._bars = ExitStack()
         self._advance: console.Advance | None = None
         self._told = time.monotonic()
+        recorded = (json.loads(line) for line in events.lines)
+        self._epochs = {(e["model"], e["epoch"]) for e in recorded if e["event"] == "epoch"}
 
     def __call__(self, message: dict[str, Any]) -> None:
         getattr(self, f"_{message['kind']}")(message)
@@ -78,8 +81,19 @@ class Narrator:
         if message["step"]:
             where = f"in epoch {message['epoch'] + 1} after step {message['step']}"
         console.say(f"{message['model']}: going on {where} with {workers}")
-        facts = {key: value for key, value in message.items() if key != "kind"}
+        facts = {key: value for key, value in message.items() if key not in ("kind", "history")}
+        self.record_epochs(message["model"], message["epochs"], message["history"])
         self.events.add("restart", **facts)
+
+    def record_epochs(self, model: str, epochs: int, history: Sequence[dict[str, Any]]) -> None:
+        """Those that no driver lived to hear of: workers write an epoch down before they tell."""
+        for row in history:
+            if (model, row["epoch"]) not in self._epochs:
+                self._record(model, epochs, row)
+
+    def _record(self, model: str, epochs: int, row: dict[str, Any]) -> None:
+        self._epochs.add((model, row["epoch"]))
+        self.events.add("epoch", model=model, epochs=epochs, **row)
 
     def _say(self, message: dict[str, Any]) -> None:
         console.warn(message["line"])
@@ -108,9 +122,9 @@ class Narrator:
         self.close()
         self._told = time.monotonic()
         left = (message["epochs"] - message["epoch"]) * message["seconds"]
+        row = {key: message[key] for key in message if key not in ("kind", "model", "epochs")}
+        self._record(message["model"], message["epochs"], row)
         console.say(epoch_line(message, left))
-        facts = {key: value for key, value in message.items() if key != "kind"}
-        self.events.add("epoch", **facts)
 
     def _trained(self, message: dict[str, Any]) -> None:
         self.close()
@@ -160,6 +174,11 @@ class Narrator:
         console.table(["trial", "setting", "val_accuracy", "epochs", "time", "status"], rows)
 
 
+def repeat_name(model: str, seed: int | str) -> str:
+    """``base_cnn seed 1``"""
+    return f"{model} seed {seed}"
+
+
 class RepeatNarrator(Narrator):
     """Tells of trainings with other seeds under names of their own, ``base_cnn seed 1``.
 
@@ -176,7 +195,7 @@ class RepeatNarrator(Narrator):
         if message["kind"] == "start":
             waiting = [job for job in self._jobs if not is_done(job)]
             seed = next((job.seed for job in waiting if job.name == message["model"]), "?")
-            self._name = f"{message['model']} seed {seed}"
+            self._name = repeat_name(message["model"], seed)
         super().__call__(message | {"model": self._name})
 
 

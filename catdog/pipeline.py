@@ -20,7 +20,7 @@ from catdog.errors import UserError
 from catdog.extraction import extract_features, kept_features
 from catdog.models.registry import POOLED
 from catdog.models.weights import Weights, fetch
-from catdog.narration import RepeatNarrator
+from catdog.narration import RepeatNarrator, repeat_name
 from catdog.nodes import check_nodes
 from catdog.planning import Plan
 from catdog.preflight import check, check_places
@@ -197,6 +197,7 @@ def train_models(plan: Plan, session: Session, storage: Location, workers: Worke
     jobs = final_jobs(plan, storage, workers)
     facts = train(jobs, workers, plan.run.root / "ray", session.narrator)
     for job, fact in zip(jobs, facts, strict=True):
+        session.narrator.record_epochs(job.name, job.settings.epochs, fact["history"])
         write_model_files(plan, job, fact)
 
 
@@ -221,10 +222,11 @@ def repeat_trainings(plan: Plan, session: Session, storage: Location, workers: W
     from catdog.training.trainer import train
 
     session.stage("seeds", f"{len(jobs)} trainings with other seeds")
-    facts = train(
-        jobs, workers, plan.run.root / "ray" / "seeds", RepeatNarrator(session.events, jobs)
-    )
+    narrator = RepeatNarrator(session.events, jobs)
+    facts = train(jobs, workers, plan.run.root / "ray" / "seeds", narrator)
     for job, fact in zip(jobs, facts, strict=True):
+        name = repeat_name(job.name, job.seed)
+        narrator.record_epochs(name, job.settings.epochs, fact["history"])
         write_model_files(plan, job, fact)
     names = [f"{job.name}/seeds/{job.seed}" for job in jobs]
     with console.progress("predictions", 1.0) as advance:

@@ -96,3 +96,25 @@ def test_the_wait_for_a_first_step_is_told_for_each_model(
         ("base_cnn", "the start"),
         ("resnet50v2", "the end of base_cnn"),
     ]
+
+
+def test_an_epoch_that_no_driver_heard_of_is_recorded_once_when_the_run_goes_on(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        {"epoch": number, "loss": 0.5, "accuracy": 0.7, "val_loss": 0.6, "val_accuracy": 0.7,
+         "seconds": 1.0, "images_per_second": 9.0}
+        for number in (1, 2, 3)
+    ]  # fmt: skip
+    first = Events(Location.of(tmp_path / "events.jsonl"))
+    Narrator(first)({"kind": "epoch", "model": "base_cnn", "epochs": 3, **rows[0]})
+
+    again = Events(first.target, list(first.lines))
+    narrator = Narrator(again)
+    resume = {"kind": "resume", "model": "base_cnn", "epoch": 2, "epochs": 3, "step": 0}
+    narrator(resume | {"workers": 1, "history": rows[:2]})
+    narrator({"kind": "epoch", "model": "base_cnn", "epochs": 3, **rows[2]})
+    narrator.record_epochs("base_cnn", 3, rows)
+    noted = [json.loads(line) for line in again.lines]
+    assert [event["epoch"] for event in noted if event["event"] == "epoch"] == [1, 2, 3]
+    assert "history" not in noted[2]

@@ -217,7 +217,9 @@ class Trainee:
                     "kind": "resume",
                     "model": self.job.name,
                     "epoch": progress.epoch,
+                    "epochs": self.job.settings.epochs,
                     "step": progress.part.step,
+                    "history": progress.history,
                     "workers": self.rank.world_size,
                 }
             )
