@@ -43,13 +43,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     with _photos.workplace(arguments.work) as work, connected():
         _write_rows(work)
         sides = {
-            "keras_fit": lambda: _keras_fit(work, cores),
+            "keras_fit": lambda: _keras_fit(work, cores, "float32"),
             "ray_worker": lambda: _ray(work, 1, cores, "float32"),
             "ray_worker_bfloat16": lambda: _ray(work, 1, cores, "mixed_bfloat16"),
             "one_worker_one_core": lambda: _ray(work, 1, 1, "mixed_bfloat16"),
             "two_workers_one_core_each": lambda: _ray(work, 2, 1, "mixed_bfloat16"),
-            "keras_fit_one_core": lambda: _keras_fit(work, 1),
-            "two_keras_fits_one_core_each": lambda: _keras_fit(work, 1, 2),
+            "keras_fit_one_core": lambda: _keras_fit(work, 1, "mixed_bfloat16"),
+            "two_keras_fits_one_core_each": lambda: _keras_fit(work, 1, "mixed_bfloat16", 2),
         }
         speeds: dict[str, list[float]] = {name: [] for name in sides}
         for turn in range(arguments.rounds):
@@ -120,11 +120,11 @@ def _ray(work: Path, count: int, cpus: int, policy: str) -> float:
     return statistics.median(row["images_per_second"] for row in facts["history"][1:])
 
 
-def _keras_fit(work: Path, cores: int, count: int = 1) -> float:
-    """Images per second of ``Model.fit`` in ``count`` processes at once, all together, float32."""
+def _keras_fit(work: Path, cores: int, policy: str, count: int = 1) -> float:
+    """Images per second of ``Model.fit`` in ``count`` processes at once, all together."""
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "catdog.benchmarks.train", str(work), str(cores)],
+            [sys.executable, "-m", "catdog.benchmarks.train", str(work), str(cores), policy],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -136,7 +136,7 @@ def _keras_fit(work: Path, cores: int, count: int = 1) -> float:
     return sum(float(json.loads(text.splitlines()[-1])) for text in told)
 
 
-def _fit_plainly(work: str, cores: int) -> float:
+def _fit_plainly(work: str, cores: int, policy: str) -> float:
     import time
 
     import keras
@@ -147,6 +147,7 @@ def _fit_plainly(work: str, cores: int) -> float:
 
     tf.config.threading.set_intra_op_parallelism_threads(cores)
     tf.config.threading.set_inter_op_parallelism_threads(max(2, cores))
+    keras.config.set_dtype_policy(policy)
     rows = open_rows([Location.of(work) / "train" / "0.arrow"])
     pixels = rows.gather(np.arange(len(rows)))
     model = registry.build(_architecture())
@@ -159,4 +160,4 @@ def _fit_plainly(work: str, cores: int) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_fit_plainly(sys.argv[1], int(sys.argv[2]))))
+    print(json.dumps(_fit_plainly(sys.argv[1], int(sys.argv[2]), sys.argv[3])))
