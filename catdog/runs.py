@@ -174,9 +174,9 @@ def lease(run: RunDirectory, *, wait: bool = True, say: Any = print) -> Iterator
     if held is not None and wait:
         say(f"{run.root} may be in use by another command; waiting up to {LEASE_S:.0f} s")
         _watch(run, target, held)
+    holder = _Holder(target)
     # Of its own, as Ctrl-C's signal is ignored by what a shell has put into the background.
     before = signal.signal(LOST_SIGNAL, _raise_taken_over)
-    holder = _Holder(target)
     holder.start()
     try:
         yield

@@ -68,8 +68,7 @@ def prepared_set(run: Location) -> PreparedSet:
     if found is None:
         raise UserError(
             f"the prepared photos of {run} are not in {run.parent}/datasets/{fingerprint} "
-            "any more; "
-            "the run's own command prepares them again"
+            "any more; the run's own command prepares them again"
         )
     return found
 
