@@ -13,7 +13,7 @@ SCRIPT = """
 import time
 from catdog.training import watchdog
 watchdog.LOOK_EVERY_S = 0.05
-with watchdog.Watchdog(0.5) as dog:
+with watchdog.Watchdog(2.0) as dog:
     for _ in range({feeds}):
         time.sleep(0.1)
         dog.feed()
@@ -25,7 +25,7 @@ print("alive")
 
 @pytest.mark.parametrize(
     "feeds, idle_inside, idle_after, code",
-    [(10, 0, 0, 0), (0, 0, 1, 0), (1, 5, 0, EXIT_CODE)],
+    [(25, 0, 0, 0), (0, 0, 2.5, 0), (1, 20, 0, EXIT_CODE)],
     ids=["fed", "after the block", "not fed"],
 )
 def test_a_process_ends_when_it_is_not_fed_while_it_is_watched(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import train_here, write_rows
+from tests.tiny import make_job, train_here, write_rows
 
 DRIVER = """
 import json, sys
@@ -34,8 +34,6 @@ print(json.dumps([message for message in told if message["kind"] == "epoch"]))
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_one_worker_computes_in_clusters_of_xla(project: Path, tmp_path: Path) -> None:
-    from tests.tiny import make_job
-
     write_rows(tmp_path)
     compiled = tmp_path / "xla"
     done = subprocess.run(
