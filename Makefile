@@ -11,6 +11,9 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check \
 	--constraint constraints.txt
 # Written last: an interrupted set-up leaves none and is done again from the start.
 READY := $(VENV)/ready
+# Two at once, each file by one process: tests wait for processes to start half of their time. In the
+# order of the folders, as the longest alone at the end would keep a core idle.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Which Python: the one given (make PYTHON=/path/to/python3.12 …), else the first that fits. A name
 # on the PATH may still fail when it is run (pyenv's shims), so each is asked for its version and
@@ -45,13 +48,13 @@ train: $(READY)  ## set up, then the whole job on the built-in drawings
 	$(BIN)/python jobs/train.py
 
 test: $(READY)  ## set up, then the tests, without the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: $(READY)  ## the slow tests alone
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 test-all: $(READY)  ## all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(READY)  ## ruff: lint and form
 	$(BIN)/ruff check .

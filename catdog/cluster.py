@@ -28,7 +28,10 @@ NAMED_PACKAGES = ("ray", "tensorflow", "keras", "pyarrow", "numpy")
 
 @contextmanager
 def connected() -> Iterator[None]:
-    """A Ray cluster: the one this process was started for (``RAY_ADDRESS``), else a local one."""
+    """A Ray cluster: that of ``RAY_ADDRESS``, else one that this machine runs, else a new one here.
+
+    ``RAY_ADDRESS=local`` asks for a new one whatever runs.
+    """
     import ray
 
     # Read by Ray Train in the driver and handed on to its controllers.
@@ -42,9 +45,10 @@ def connected() -> Iterator[None]:
         yield
         return
     on_sigterm = signal.getsignal(signal.SIGTERM)
+    address = os.environ.get("RAY_ADDRESS") or None
     ray.init(
-        address=os.environ.get("RAY_ADDRESS") or None,
-        include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
+        address=address,
+        include_dashboard=False if address in (None, "local") else None,
         log_to_driver=False,
         logging_level="ERROR",
     )

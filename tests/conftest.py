@@ -28,9 +28,9 @@ os.environ.update(
     AWS_EC2_METADATA_DISABLED="true",
     # Its present default hides GPUs from tasks that ask for none and warns that this will change.
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+    # A cluster that somebody works with, or another test, is none to test on.
+    RAY_ADDRESS="local",
 )
-# A cluster that somebody works with is none to test on.
-os.environ.pop("RAY_ADDRESS", None)
 # Tests compute on CPUs, on every machine alike; CUDA_VISIBLE_DEVICES=0 make test … lets a GPU in.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 

@@ -25,6 +25,8 @@ _DIGESTS_AT_ONCE = 64
 _BLOCKS_A_CORE = 4
 #: A lost task repeats at most so many photos, some seconds of work.
 _BLOCK_ROWS = 2560
+#: The answer lies in this process: asking costs nothing.
+_LIMITS_EVERY_S = 0.1
 
 
 def run(listing: sources.Listing, plan: Plan, on_progress: Progress) -> pa.Table:
@@ -32,7 +34,7 @@ def run(listing: sources.Listing, plan: Plan, on_progress: Progress) -> pa.Table
     import ray
 
     total, done, parts = len(listing.files), 0, []
-    with quiet():
+    with quiet(), _prompt_limits():
         dataset = ray.data.from_arrow(list(_blocks(listing.files)))
         dataset = dataset.map_batches(
             inspect_block,
@@ -75,6 +77,22 @@ def quiet() -> Iterator[None]:
     finally:
         context.enable_progress_bars = bars
         logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _prompt_limits() -> Iterator[None]:
+    """Ray Data hears what the cluster has only after it has asked, and asks again a second later.
+
+    Until then it starts one task alone: of 10 s on two cores, one core lost the first.
+    """
+    from ray.data._internal.execution.resource_manager import ResourceManager
+
+    before = ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S
+    ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = _LIMITS_EVERY_S
+    try:
+        yield
+    finally:
+        ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = before
 
 
 def _blocks(files: pa.Table) -> Iterator[pa.Table]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import cv2
@@ -253,10 +254,15 @@ def _write_tables(account: Account, plan: Plan, root: Location) -> None:
 def _thumbnails(account: Account, plan: Plan) -> dict[int, bytes]:
     """Pictures of duplicates and conflicts, from the pixels that were written."""
     of, found = account.verdicts, {}
+
+    @cache  # opening one reads it in hundreds of places
+    def rows_of(split: int, shard: int) -> Rows:
+        return open_rows([plan.root / plan.shard(split, shard)])
+
     for reason in ("label_conflict", "duplicate"):
         for place in np.flatnonzero(of["reason"] == reason)[:THUMBNAILS].tolist():
-            file = plan.root / plan.shard(int(of["split"][place]), int(of["shard"][place]))
-            pixels = open_rows([file]).gather([int(of["row"][place])])[0]
+            rows = rows_of(int(of["split"][place]), int(of["shard"][place]))
+            pixels = rows.gather([int(of["row"][place])])[0]
             side = min(96, plan.image_size)
             small = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
             found[place] = bytes(simplejpeg.encode_jpeg(small, quality=80))

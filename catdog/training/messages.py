@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -18,24 +19,33 @@ def on_this_node() -> Any:
 
 
 class Listener(threading.Thread):
-    """Hands the workers' messages to the driver, in order, until told to finish."""
+    """Hands the workers' messages to the driver, in order, until told to finish.
+
+    It waits in the queue's actor and does not ask again and again: on a small machine whatever
+    wakes up takes a core from the training.
+    """
 
     def __init__(self, messages: Any, on_message: OnMessage) -> None:
         super().__init__(name="training-messages", daemon=True)
         self.messages = messages
         self.on_message = on_message
-        self.finished = threading.Event()
 
     def run(self) -> None:
-        from ray.util.queue import Empty
+        from ray.exceptions import RayError
 
         while True:
             try:
-                self.on_message(self.messages.get(timeout=0.3))
-            except Empty:
-                if self.finished.is_set():
-                    return
+                message = self.messages.get()
+            except RayError:  # the cluster is gone; the training's own error says so
+                return
+            if message is None:
+                return
+            self.on_message(message)
 
     def finish(self) -> None:
-        self.finished.set()
+        """What was put until now is still handed over."""
+        from ray.exceptions import RayError
+
+        with contextlib.suppress(RayError):
+            self.messages.put(None)
         self.join(timeout=30)

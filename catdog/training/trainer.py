@@ -96,24 +96,27 @@ def make_trainer(
     *,
     elastic: bool = False,
 ) -> Any:
-    """The ``TensorflowTrainer`` for ``jobs``; ``messages`` is the queue that rank 0 tells to.
+    """Ray's trainer for ``jobs``; ``messages`` is the queue that rank 0 tells to.
+
+    The class below Ray's ``TensorflowTrainer``, which adds no more than a default for the backend,
+    and whose package imports TensorFlow: 7 s of every start in a driver that has no use for it.
 
     ``elastic`` trains with as many workers of ``workers.span`` as the cluster has, nodes that are
     lost and nodes that join included. Trials of a sweep share the cluster and keep their number.
     """
     import ray.train
-    from ray.train.tensorflow import TensorflowTrainer
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     from catdog.training.backend import ClusterSpecConfig
 
-    class Interruptible(TensorflowTrainer):
+    class Interruptible(DataParallelTrainer):
         def _register_sigint_handler(self, controller: Any) -> None:
             """Ctrl-C raises in the driver as everywhere; Ray's handler would end it with 0 or 1."""
 
     return Interruptible(
         train_on_worker,
         train_loop_config={"jobs": list(jobs), "workers": workers, "messages": messages},
-        tensorflow_config=ClusterSpecConfig(),
+        backend_config=ClusterSpecConfig(),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.span if elastic and workers.span else workers.count,
             elastic_resize_monitor_interval_s=workers.resize_every_s,

@@ -73,7 +73,7 @@ def head() -> Iterator[Head]:
     token = folder / "token"
     token.write_text("0123456789abcdef" * 4)
     port, dashboard, agent, client = _free_ports(4)
-    environment = os.environ | {
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_worker_niceness": "0",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.store import s3_server
-from tests.tiny import EPOCHS, evaluated_by_keras
+from tests.tiny import EPOCHS, evaluated_by_keras, train_here
 
 from .conftest import send_to_one_worker
 
@@ -91,7 +91,7 @@ def test_a_store_that_is_away_for_a_while_costs_that_and_nothing_else(
 def test_a_damaged_newest_checkpoint_costs_one_epoch(
     tmp_path: Path, tiny_job: Callable[..., Any], fit: Callable[..., Any]
 ) -> None:
-    fit(tiny_job("damaged", epochs=3))
+    train_here(tiny_job("damaged", epochs=4), 3)
     newest = tmp_path / "damaged" / "checkpoints" / "epoch-0003.npz"
     newest.write_bytes(newest.read_bytes()[:1000])
     facts, watched = fit(tiny_job("damaged", epochs=4))

@@ -93,25 +93,27 @@ def test_help_answers_without_importing_ray_or_tensorflow(project: Path) -> None
     assert done.stdout.strip().endswith("[]"), done.stdout[-200:]
 
 
+@pytest.fixture(scope="module")
+def whole(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, exact: list[str]
+) -> list[dict[str, Any]]:
+    """The epochs of a run of two workers that nothing disturbed."""
+    storage = tmp_path_factory.mktemp("whole")
+    done = run(project, f"--storage={storage}", "--name=whole", "--workers=2", "--epochs=4", *exact)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.strip().splitlines()[-1] == str(storage / "whole/report.html")
+    return history(storage / "whole")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_one_and_two_workers_come_to_the_same_losses(
-    project: Path, tmp_path: Path, exact: list[str]
+    project: Path, tmp_path: Path, exact: list[str], whole: list[dict[str, Any]]
 ) -> None:
-    rows = {}
-    for workers in (1, 2):
-        done = run(
-            project,
-            f"--storage={tmp_path}",
-            f"--name=w{workers}",
-            f"--workers={workers}",
-            "--epochs=2",
-            *exact,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert done.stdout.strip().splitlines()[-1] == str(tmp_path / f"w{workers}/report.html")
-        rows[workers] = history(tmp_path / f"w{workers}")
-    for one, two in zip(rows[1], rows[2], strict=True):
+    arguments = [f"--storage={tmp_path}", "--name=one", "--workers=1", "--epochs=4", *exact]
+    done = run(project, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for one, two in zip(history(tmp_path / "one"), whole, strict=True):
         for key in ("loss", "val_loss"):
             # Not nearly: every bit of every weight is the same (catdog/training/reproducible.py).
             assert one[key] == pytest.approx(two[key], abs=1e-12), (key, one, two)
@@ -129,13 +131,14 @@ def mlflow(tmp_path: Path) -> Iterator[Server]:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_killed_run_goes_on_and_ends_like_one_that_was_never_stopped(
-    project: Path, tmp_path: Path, exact: list[str], mlflow: Server
+    project: Path,
+    tmp_path: Path,
+    exact: list[str],
+    whole: list[dict[str, Any]],
+    mlflow: Server,
 ) -> None:
-    arguments = [f"--storage={tmp_path}", "--workers=2", "--epochs=4", *exact]
-    whole = run(project, *arguments, "--name=whole")
-    assert whole.returncode == 0, whole.stdout + whole.stderr
-
-    arguments += ["--name=killed", "--track=mlflow", f"--set=tracking.uri={mlflow.uri}"]
+    arguments = [f"--storage={tmp_path}", "--workers=2", "--epochs=4", *exact, "--name=killed"]
+    arguments += ["--track=mlflow", f"--set=tracking.uri={mlflow.uri}"]
     killed = subprocess.Popen(
         command(project, *arguments),
         stdout=subprocess.PIPE,
@@ -156,7 +159,7 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_never_stopped(
     assert again.returncode == 0, again.stdout + again.stderr
     assert "base_cnn: going on after epoch" in again.stdout
     assert "epoch 1/4  loss" not in again.stdout, "an epoch was trained twice"
-    for one, other in zip(history(tmp_path / "whole"), history(tmp_path / "killed"), strict=True):
+    for one, other in zip(whole, history(tmp_path / "killed"), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-6)
         assert one["val_loss"] == pytest.approx(other["val_loss"], abs=1e-6)
 
