@@ -82,6 +82,8 @@ class Resources:
     gpus: int
     nodes: int
     memory_bytes: int
+    #: CPU cores of each node that is alive.
+    node_cpus: tuple[int, ...] = ()
 
     @classmethod
     def of_cluster(cls) -> Resources:
@@ -97,7 +99,21 @@ class Resources:
             gpus=int(max(total.get("GPU", 0), limit.get("GPU", 0))),
             nodes=len(alive),
             memory_bytes=int(total.get("memory", 0)),
+            node_cpus=tuple(int(node["Resources"].get("CPU", 0)) for node in alive),
         )
+
+    def cpus_each(self, workers: int) -> int:
+        """Cores that each of so many workers can have; one lives on one node."""
+        even = max(1, self.cpus // workers)
+        if sum(self.node_cpus) < self.cpus:  # of nodes that may come nothing is known
+            return even
+        return next((cpus for cpus in range(even, 1, -1) if self.fitting(cpus) >= workers), 1)
+
+    def fitting(self, cpus: int) -> int:
+        """Workers of so many cores for which there is room."""
+        if sum(self.node_cpus) < self.cpus:
+            return self.cpus // cpus
+        return sum(cores // cpus for cores in self.node_cpus)
 
 
 def wait_for(workers: Workers, say: Callable[[str], None]) -> None:
@@ -141,7 +157,8 @@ def plan_workers(config: Config, resources: Resources) -> Workers:
     use_gpu = compute.use_gpu if compute.use_gpu is not None else resources.gpus > 0
     if use_gpu and not resources.gpus:
         raise UserError("--use-gpu: this cluster has no GPU; leave the flag out to use its CPUs")
-    most = compute.workers or (resources.gpus if use_gpu else resources.nodes)
+    nodes = sum(cores > 0 for cores in resources.node_cpus) or resources.nodes
+    most = compute.workers or (resources.gpus if use_gpu else nodes)
     least = compute.min_workers or most
     most = max(least, most)
     if use_gpu and least > resources.gpus:
@@ -158,8 +175,8 @@ def plan_workers(config: Config, resources: Resources) -> Workers:
             "leave it out"
         )
     # With GPUs a worker's cores only feed it.
-    cpus = compute.cpus_per_worker or max(1, min(resources.cpus // most, 4 if use_gpu else 64))
-    fitting = min(resources.cpus // cpus, resources.gpus if use_gpu else most)
+    cpus = compute.cpus_per_worker or min(resources.cpus_each(most), 4 if use_gpu else 64)
+    fitting = min(resources.fitting(cpus), resources.gpus if use_gpu else most)
     count = min(most, max(least, fitting))
     span = (least, most) if least < most else None
     return Workers.of(compute, count, cpus, use_gpu, _policy(config, use_gpu), span)

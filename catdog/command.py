@@ -36,17 +36,17 @@ def command(main: Callable[[list[str]], None], arguments: list[str]) -> int:
         return error.exit_code
     except RunFailed as error:
         console.complain(str(error))
-        console.complain_more(f"the same command continues: {_again()}")
+        console.complain_more(f"the same command continues: {given()}")
         return error.exit_code
     except StorageAway as error:
         # Raised in a Ray task, its text is the task's traceback with the line at its end.
         console.complain(
             str(error).strip().splitlines()[-1].removeprefix(f"{_name(StorageAway)}: ")
         )
-        console.complain_more(f"the same command continues: {_again()}")
+        console.complain_more(f"the same command continues: {given()}")
         return error.exit_code
     except KeyboardInterrupt:
-        console.complain_more(f"stopped; the same command continues: {_again()}")
+        console.complain_more(f"stopped; the same command continues: {given()}")
         return 143 if Terminated.received else 130
     return 0
 
@@ -60,5 +60,6 @@ def _name(kind: type[BaseException]) -> str:
     return f"{kind.__module__}.{kind.__name__}"
 
 
-def _again() -> str:
-    return shlex.join(["python", *sys.argv])
+def given() -> str:
+    """This command as it was typed, for a shell."""
+    return shlex.join([sys.orig_argv[0], *sys.argv])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -108,7 +108,9 @@ class FineTuneSettings(Settings):
     epochs: int = Field(3, ge=1)
     head: Literal["probe", "zero"] = Field("probe", description="what the head starts from")
     learning_rate: float = Field(2e-4, gt=0)
-    unfrozen_blocks: int | Literal["all"] = Field(2, description="blocks of the backbone, from top")
+    unfrozen_blocks: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
+        2, description="blocks of the backbone, from top"
+    )
     layer_decay: float = Field(1.0, gt=0, le=1, description="rate factor from a block to the lower")
     warmup_epochs: float = Field(0.5, ge=0)
     weight_decay: float = Field(1e-2, ge=0)

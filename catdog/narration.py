@@ -51,6 +51,7 @@ class Narrator:
     def __init__(self, events: Events, since: float = STARTED) -> None:
         self.events = events
         self._waited_since, self._after = since, "the start"
+        self._stepping: set[str] = set()
         self._bars = ExitStack()
         self._advance: console.Advance | None = None
         self._told = time.monotonic()
@@ -69,6 +70,9 @@ class Narrator:
         self.events.add("training", **facts)
 
     def _stepped(self, message: dict[str, Any]) -> None:
+        if message["model"] in self._stepping:  # a group that was started again
+            return
+        self._stepping.add(message["model"])
         waited = time.monotonic() - self._waited_since
         console.say(f"{message['model']}: first step {waited:.0f} s after {self._after}")
         self.events.add(
@@ -128,6 +132,7 @@ class Narrator:
 
     def _trained(self, message: dict[str, Any]) -> None:
         self.close()
+        self._stepping.discard(message["model"])  # the same model may follow with another seed
         facts = message["facts"]
         best = facts["best"]
         console.say(

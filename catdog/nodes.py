@@ -16,7 +16,10 @@ from catdog.errors import UserError
 from catdog.storage import Location
 
 #: Packages that must be on every node, and in the same version.
-NEEDED = ("ray", "tensorflow", "keras", "pyarrow", "numpy", "pillow")
+NEEDED = (
+    *("ray", "tensorflow", "keras", "pyarrow", "numpy", "pillow"),
+    *("opencv-python-headless", "simplejpeg", "pydantic", "pandas", "scikit-learn"),
+)
 
 
 def check_nodes(storage: Location) -> None:

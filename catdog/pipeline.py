@@ -6,9 +6,11 @@ after an interruption goes on where it was.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from catdog import console
@@ -79,7 +81,8 @@ def _at_work(config: Config, run: RunDirectory) -> Iterator[Session]:
 
 def _library_log(config: Config) -> Path:
     """Where Ray's and TensorFlow's own lines go: on the driver's disk, out of the way."""
-    return Path(tempfile.gettempdir()) / f"catdog-{config.run_name}.log"
+    name = config.run_name.replace("/", "-")
+    return Path(tempfile.gettempdir()) / f"catdog-{os.getuid()}-{name}.log"
 
 
 def _run_stages(config: Config, run: RunDirectory, session: Session) -> Location:
@@ -101,9 +104,13 @@ def _run_until_training(
     check_nodes(storage)
     run.update(hardware=describe_hardware(resources), precision=workers.precision)
 
+    # A cluster that scales from zero has no core for the photos yet.
+    wait_for(replace(workers, count=1, cpus=1, use_gpu=False, span=None), console.say)
+    # First what can be wrong and is soon seen: a file of weights that does not fit its backbone.
+    weights = fetch_weights(config, session, storage)
     dataset = prepare_data(config, run, session, storage)
     wait_for(workers, console.say)
-    weights = fetch_weights(config, session, storage)
+    check_nodes(storage)  # those that have joined since too
     plan = Plan(config, run, dataset, workers.precision, weights)
     probed = probe_backbones(plan, session, storage, workers)
     return sweep(plan, probed, session, storage, workers, resources), workers

@@ -64,11 +64,18 @@ def check_kept_views(config: Config, name: ModelName) -> None:
     """Views are kept at the boundary of what is frozen, so something must be.
 
     Raises:
-        UserError: all blocks are trained, and ``fine_tune.views`` would come to nothing.
+        UserError: all blocks are trained, or photos are mixed, and ``fine_tune.views`` would come
+            to nothing.
     """
     views, blocks = config.fine_tune.views, config.fine_tune.unfrozen_blocks
     if not views or name == "base_cnn" or not config.weights_of(name).pretrained:
         return
+    mixed = config.fine_tune.augmentation
+    if mixed.mixup or mixed.cutmix:
+        raise UserError(
+            f"fine_tune.views {views} keeps each photo's activations, and mixup and cutmix mix "
+            "photos: set fine_tune.views=0, or leave them out"
+        )
     where = {"fine_tune.unfrozen_blocks": [blocks]}
     if config.sweep.trials and config.sweep.stage == "finetune":
         where["sweep.unfrozen_blocks"] = list(config.sweep.unfrozen_blocks)

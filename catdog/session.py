@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from catdog import console
+from catdog.command import given
 from catdog.config import Config
 from catdog.narration import Narrator
 from catdog.runs import Events, RunDirectory, asked, now
@@ -44,7 +43,9 @@ class Session:
             yield session
         except BaseException as error:
             session.narrator.close()
-            session._end("failed", str(error) or type(error).__name__)
+            # A disk that is full is perhaps why; the next session counts this one as killed.
+            with suppress(OSError):
+                session._end("failed", str(error) or type(error).__name__)
             raise
 
     def stage(self, name: str, explanation: str = "") -> None:
@@ -63,7 +64,7 @@ class Session:
     def _begin(self, config: Config, record: dict[str, Any], versions: dict[str, str]) -> None:
         earlier = [_closed(past, self.events) for past in record.get("sessions", [])]
         self.seconds_before = sum(past["seconds"] for past in earlier)
-        command = without_secrets(shlex.join(["python", *sys.argv]))
+        command = without_secrets(given())
         self.run.update(
             status="running",
             preset=config.preset,

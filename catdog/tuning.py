@@ -109,7 +109,7 @@ def _sweep_fine_tuning(
     features = kept_features(plan, name, cuts, storage, workers)
     concurrent = max(1, resources.cpus // (workers.count * workers.cpus))
     if workers.use_gpu:
-        concurrent = max(1, resources.gpus // workers.count)
+        concurrent = max(1, min(concurrent, resources.gpus // workers.count))
     sweep_fine_tuning(
         lambda point, output: plan.trial(name, features, point, output),
         ledger,

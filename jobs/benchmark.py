@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("parts", nargs="+", choices=parts, metavar="PART", help=", ".join(parts))
     made.add_argument("--data", metavar="DIR", help="photos; without it the built-in drawings")
-    made.add_argument("--json", metavar="FILE", type=Path, required=True, help="where to write")
+    made.add_argument("--json", metavar="FILE", type=Path, help="to write to; default: shown alone")
     made.add_argument("--rounds", type=int, default=3, help="of which the median counts")
     made.add_argument("--files", type=int, default=20_000, help="files of ingest and feed")
     made.add_argument("--photos", type=int, default=480, help="photos of sweep and finetune")
@@ -39,18 +39,21 @@ def main() -> int:
     arguments = parser().parse_args()
     # Ray turns token authentication on for a cluster of its own; this one is local and short.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    results = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+    target: Path | None = arguments.json
+    results = json.loads(target.read_text()) if target and target.exists() else {}
     try:
         for part in arguments.parts:
             console.stage(part)
             module = importlib.import_module(f"catdog.benchmarks.{part}")
             results[part] = module.measure(arguments)
-            arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+            text = json.dumps(results, indent=2)
+            if target:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(text + "\n")
     except UserError as error:
         console.complain(str(error), error.details)
         return error.exit_code
-    console.say(str(arguments.json.resolve()))
+    console.say(str(target.resolve()) if target else text)
     return 0
 
 

@@ -10,6 +10,7 @@ that is too large with 413. Exit code 2 and one line for a mistake.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def main(arguments: list[str]) -> None:
 
     model = find_model(options.model)
     check_port(Endpoint(options.host, options.port))
-    with console.chatter_to(Path(tempfile.gettempdir()) / "catdog-serve.log"), connected():
+    log = Path(tempfile.gettempdir()) / f"catdog-{os.getuid()}-serve.log"
+    with console.chatter_to(log), connected():
         pool = Pool.of_cluster()
         endpoint = Endpoint(options.host, options.port, options.replicas, pool.cpus, pool.use_gpu)
         with serving(model, endpoint) as url:

@@ -81,6 +81,23 @@ def test_workers_are_as_many_as_the_cluster_has_room_for(
     assert str(workers) == shown
 
 
+@pytest.mark.parametrize(
+    "asked, node_cpus, expected",
+    [
+        ("3", (3, 3), (3, 1)),  # of two cores each, only two would fit
+        ("2", (3, 3), (2, 3)),
+        ("0", (0, 16, 16), (2, 16)),  # a head that takes no work is no node to train on
+        ("3", (4, 2), (3, 2)),
+    ],
+)
+def test_every_worker_fits_on_one_of_the_nodes(
+    asked: str, node_cpus: tuple[int, ...], expected: tuple[int, int]
+) -> None:
+    resources = Resources(sum(node_cpus), 0, len(node_cpus), 0, node_cpus)
+    workers = plan_workers(parsed("--workers", asked), resources)
+    assert (workers.count, workers.cpus) == expected
+
+
 def test_fewer_cores_than_the_least_workers_are_refused() -> None:
     resources = Resources(cpus=2, gpus=0, nodes=1, memory_bytes=0)
     with pytest.raises(UserError, match="--workers 3: this cluster has 2 CPU cores"):

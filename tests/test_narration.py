@@ -85,6 +85,7 @@ def test_the_wait_for_a_first_step_is_told_for_each_model(
     events = Events(Location.of(tmp_path / "events.jsonl"))
     narrator = Narrator(events, since=time.monotonic() - 31.0)
     narrator({"kind": "stepped", "model": "base_cnn"})
+    narrator({"kind": "stepped", "model": "base_cnn"})  # in a group that was started again
     facts = {"best": {"epoch": 1, "val_accuracy": 0.5}, "train": {"seconds": 60.0}}
     narrator({"kind": "trained", "model": "base_cnn", "facts": facts})
     narrator({"kind": "stepped", "model": "resnet50v2"})

@@ -76,11 +76,11 @@ def train_here(
     After ``epochs`` of them it ends as if it were killed; without a number it trains to its end.
     """
     import keras
-    import tensorflow as tf
 
     from catdog.training.loop import train_model
     from catdog.training.progress import Rank
     from catdog.training.watchdog import Watchdog
+    from catdog.training.workers import Workers, strategy
 
     rows: list[dict[str, Any]] = []
 
@@ -95,7 +95,7 @@ def train_here(
         rank = Rank(
             rank=0,
             world_size=1,
-            strategy=tf.distribute.get_strategy(),
+            strategy=strategy(Workers(1, 2, False, "float32"), 1),
             tell=lambda message: None,
             report=report,
             watchdog=watchdog,

@@ -64,6 +64,8 @@ class Attempt:
             self._written = True
             return
         (self.root / "manifest.json").write_json(manifest)
+        for left in self.root.local_path.glob("*/.*"):  # of a task whose process was killed
+            left.unlink(missing_ok=True)
         if not self._shown() and not is_whole():
             shutil.rmtree(self._final.local_path, ignore_errors=True)
             self._shown()

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
 from catdog.config import DataSettings
 from catdog.data import sources
 from catdog.data.labels import CLASSES
-from catdog.data.verdicts import Account
+from catdog.data.verdicts import EXAMPLES, Account
 from catdog.errors import UserError
 from catdog.storage import Location
+
+_NUMBERED = tuple(enumerate(CLASSES))
 
 
 def check_classes(listing: sources.Listing, counts: dict[str, int]) -> None:
@@ -43,12 +50,46 @@ def check_room(listing: sources.Listing, settings: DataSettings, storage: Locati
         )
 
 
-def check_account(account: Account, settings: DataSettings) -> None:
-    rejected, files = account.rejected(), len(account.labels)
+@dataclass(frozen=True)
+class Outcome:
+    """What a preparation came to, as far as it may be too little.
+
+    ``examples`` are a few files of each reason; ``kept`` counts good photos by class, ``splits``
+    those of each split and class that training and evaluation see.
+    """
+
+    files: int
+    rejected: dict[str, int]
+    examples: dict[str, list[str]]
+    kept: dict[str, int]
+    splits: dict[str, dict[str, int]]
+
+    @classmethod
+    def of(cls, account: Account) -> Outcome:
+        kept = {name: int((account.kept & (account.labels == i)).sum()) for i, name in _NUMBERED}
+        files, rejected = len(account.labels), account.rejected()
+        return cls(files, rejected, account.examples(), kept, account.splits())
+
+    @classmethod
+    def of_tables(cls, manifest: dict[str, Any], photos: pa.Table, rejected: pa.Table) -> Outcome:
+        """That of a set which was prepared before, perhaps with other limits."""
+        labels = photos.column("label").to_numpy()
+        kept = {name: int((labels == i).sum()) for i, name in _NUMBERED}
+        examples: dict[str, list[str]] = {}
+        columns = (rejected.column(name).to_pylist() for name in ("reason", "uri", "detail"))
+        for reason, uri, detail in zip(*columns, strict=True):
+            if len(known := examples.setdefault(reason, [])) < EXAMPLES:
+                known.append(f"{uri}  {detail or ''}".rstrip())
+        splits = manifest["splits"]
+        return cls(manifest["files"], manifest["rejected"], examples, kept, splits)
+
+
+def check_outcome(outcome: Outcome, settings: DataSettings) -> None:
+    rejected, files = outcome.rejected, outcome.files
     reasons = tuple(
         line
-        for reason, examples in account.examples().items()
-        for line in (f"{reason}: {rejected[reason]}", *(f"    {name}" for name in examples))
+        for reason, count in rejected.items()
+        for line in (f"{reason}: {count}", *(f"    {name}" for name in outcome.examples[reason]))
     )
     labelled = files - rejected.get("no_label", 0)
     bad = sum(rejected.values()) - rejected.get("no_label", 0)
@@ -58,15 +99,14 @@ def check_account(account: Account, settings: DataSettings) -> None:
             f"{settings.max_rejected:.0%} allowed; look at the reasons, or raise --max-rejected",
             details=reasons,
         )
-    for label, name in enumerate(CLASSES):
-        count = int((account.kept & (account.labels == label)).sum())
+    for name, count in outcome.kept.items():
         if count < settings.min_per_class:
             raise UserError(
                 f"{count} good photos of a {name} are left, fewer than {settings.min_per_class}; "
                 "give more photos",
                 details=reasons,
             )
-    for split, classes in account.splits().items():
+    for split, classes in outcome.splits.items():
         for name, count in classes.items():
             if not count:
                 raise UserError(

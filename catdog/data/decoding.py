@@ -128,7 +128,7 @@ def _decode_jpeg(data: bytes, workspace: Workspace | None, scaled: bool) -> Deco
     if formats.jpeg_too_short(header, len(data)):
         return Rejected("truncated", f"{len(data)} bytes cannot hold {width} × {height} pixels")
     if header.components not in (1, 3) or header.precision != 8 or height == 0:
-        return _decode_with_pillow(data, "jpeg")
+        return _damage_of_inks(data, header) or _decode_with_pillow(data, "jpeg")
     least = SCALED_DECODE_SIDE if scaled and min(width, height) >= 2 * SCALED_DECODE_SIDE else 0
     buffer = workspace.buffer if workspace and workspace.fits(width, height) else None
     try:
@@ -150,8 +150,6 @@ def _explain_jpeg(
 ) -> Decoded | Rejected:
     """libjpeg's warnings stop the decoder; some of them say nothing about the pixels."""
     lower = message.lower()
-    if "premature end of jpeg" in lower or "premature end of input" in lower:
-        return Rejected("truncated", "ends before the end marker")
     if "jfif revision" in lower and header.jfif is not None:
         at = header.jfif + 5
         if data[at] != 1:
@@ -160,12 +158,31 @@ def _explain_jpeg(
         at = header.adobe + 11
         if data[at] != 1:
             return _decode_jpeg(data[:at] + b"\1" + data[at + 1 :], None, scaled)
+    # Colour spaces and subsamplings that TurboJPEG does not know: Pillow is slower and knows more.
+    return _damage(data, header, message) or _decode_with_pillow(data, "jpeg", message)
+
+
+def _damage(data: bytes, header: formats.JpegHeader, message: str) -> Rejected | None:
+    """What libjpeg's ``message`` says about the pixels, if anything."""
+    lower = message.lower()
+    if "premature end of jpeg" in lower or "premature end of input" in lower:
+        return Rejected("truncated", "ends before the end marker")
     if b"\xff\xd9" not in data[header.scan :]:
         return Rejected("truncated", "ends before the end marker")
     if "corrupt jpeg data" in lower or "bogus" in lower:
         return Rejected("corrupt", message)
-    # Colour spaces and subsamplings that TurboJPEG does not know: Pillow is slower and knows more.
-    return _decode_with_pillow(data, "jpeg", message)
+    return None
+
+
+def _damage_of_inks(data: bytes, header: formats.JpegHeader) -> Rejected | None:
+    """A CMYK JPEG gets its colours from Pillow, which keeps libjpeg's warnings to itself."""
+    if header.components != 4 or header.precision != 8 or header.height == 0:
+        return None
+    try:
+        simplejpeg.decode_jpeg(data, colorspace="CMYK")
+    except ValueError as error:
+        return _damage(data, header, str(error))
+    return None
 
 
 def _decode_with_pillow(data: bytes, kind: formats.Format, first: str = "") -> Decoded | Rejected:

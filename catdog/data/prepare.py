@@ -28,7 +28,7 @@ import simplejpeg
 from catdog.config import DataSettings, digest
 from catdog.data import sample, sources
 from catdog.data.attempts import Attempt
-from catdog.data.checks import check_account, check_classes, check_room, room
+from catdog.data.checks import Outcome, check_classes, check_outcome, check_room, room
 from catdog.data.graph import Progress, full_disk_told, pixel_digests, run
 from catdog.data.inspection import THUMBNAILS, Plan
 from catdog.data.shards import Rows, open_rows
@@ -139,6 +139,8 @@ def prepare(
     fingerprint = fingerprint_of(listing, settings)
     done = find(storage, fingerprint)
     if done is not None:
+        outcome = Outcome.of_tables(done.manifest, done.photos(), done.rejected())
+        check_outcome(outcome, settings)
         if on_progress:
             on_progress(done.manifest["files"], done.manifest["files"])
         return done
@@ -158,7 +160,7 @@ def prepare(
         with full_disk_told(storage):
             verdicts = run(listing, plan, on_progress or (lambda done, total: None))
         account = account_of(verdicts, listing.files, pixel_digests(listing))
-        check_account(account, settings)
+        check_outcome(Outcome.of(account), settings)
         manifest = _manifest(account, plan) | {
             "fingerprint": fingerprint,
             "source": "built-in drawings" if drawn else str(listing.source),

@@ -22,6 +22,7 @@ from catdog.data.labels import CLASSES, UNKNOWN, is_litter, label_named, label_o
 from catdog.data.streams import opened
 from catdog.errors import UserError
 from catdog.retrying import retried
+from catdog.secrets import without_secrets
 from catdog.storage import Location
 
 #: A file above this is not read whole: no photo within the limit on pixels is so large.
@@ -209,7 +210,7 @@ def _list_table(place: Location, labelled: bool) -> Listing:
             if bucket not in known:
                 known[bucket] = len(bases)
                 bases.append(Location.of(bucket))
-            base, inner, uri = known[bucket], rest, text
+            base, inner, uri = known[bucket], rest, without_secrets(text)
         elif "://" in text:  # the table's own store, with its endpoint and credentials
             inner = text.partition("://")[2].partition("?")[0]
             uri = f"{scheme_of_table}://{inner}"

@@ -20,6 +20,8 @@ from catdog.data.labels import CLASSES
 from catdog.data.splits import SPLITS
 
 TEST = SPLITS.index("test")
+#: Files of each reason that are named where the job stops.
+EXAMPLES = 3
 #: (file numbers) → digest of the upright pixels at full size, or None, for each
 PixelDigests = Callable[[list[int]], list[bytes | None]]
 
@@ -65,7 +67,7 @@ class Account:
         marked = [f for text in self.verdicts["flags"][self.kept] for f in text.split(",") if f]
         return dict(sorted(Counter(marked).items()))
 
-    def examples(self, count: int = 3) -> dict[str, list[str]]:
+    def examples(self, count: int = EXAMPLES) -> dict[str, list[str]]:
         """The first files of each reason, with their detail."""
         found: dict[str, list[str]] = {}
         for reason in self.rejected():

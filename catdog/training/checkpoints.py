@@ -27,7 +27,6 @@ from catdog.storage import Location
 
 #: The newest and the one before it, should the newest turn out to be damaged.
 KEPT = 2
-BEST = "best.npz"
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,11 @@ class Position(NamedTuple):
 
 
 _FILE = re.compile(r"epoch-(\d+)(?:-step-(\d+))?\.npz")
+_BEST = re.compile(r"best-\d+\.npz")
+
+
+def _best(epoch: int) -> str:
+    return f"best-{epoch:04d}.npz"
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
@@ -103,12 +107,20 @@ class CheckpointFolder:
             if old not in kept:
                 self._drop(old.file)
 
-    def save_best(self, arrays: Sequence[NDArray[Any]], meta: dict[str, Any]) -> None:
-        what = f"writing the best weights so far, of epoch {meta['epoch']}"
-        self._write(BEST, Checkpoint(list(arrays), meta), what)
+    def save_best(self, epoch: int, arrays: Sequence[NDArray[Any]], meta: dict[str, Any]) -> None:
+        """To be called before :meth:`save`, which tells of it."""
+        what = f"writing the best weights so far, of epoch {epoch}"
+        self._write(_best(epoch), Checkpoint(list(arrays), meta), what)
 
-    def load_best(self) -> Checkpoint:
-        return decode(self._read(BEST))
+    def load_best(self, epoch: int) -> Checkpoint:
+        return decode(self._read(_best(epoch)))
+
+    def keep_best(self, epochs: set[int]) -> None:
+        """Drop the best weights of other epochs: no checkpoint that is kept speaks of them."""
+        names = {_best(epoch) for epoch in epochs}
+        for info in retried(self.folder.list, self.folder, "listing the checkpoints", self.say):
+            if _BEST.fullmatch(info.base_name) and info.base_name not in names:
+                self._drop(info.base_name)
 
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint that can be read; ``None`` where there is none.

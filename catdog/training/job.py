@@ -62,7 +62,9 @@ class TrainingJob:
         augmentation = self.augmentation.model_dump(mode="json") if self.augmentation else None
         rows = (self.features or self.dataset).partition("?")[0].rpartition("/")[2]
         facts = [vars(self.architecture), self.phase, settings, self.batch_size, self.seed, rows]
-        return digest([*facts, self.boundary, self.freeze_below, self.views, augmentation])
+        # The file of weights is named by their hash.
+        weights = (self.backbone or "").partition("?")[0].rpartition("/")[2]
+        return digest([*facts, weights, self.boundary, self.freeze_below, self.views, augmentation])
 
 
 def is_done(job: TrainingJob) -> bool:

@@ -52,7 +52,8 @@ def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any]:
             row = _row(trainee, epoch, trained, validated, train_s)
             best = progress.is_best(row)
             if best and rank.is_chief:
-                folder.save_best(trainee.network_arrays(), {"epoch": epoch, "row": row})
+                folder.save_best(epoch, trainee.network_arrays(), {"row": row})
+        bests = {progress.best_epoch, epoch if best else progress.best_epoch}
         progress.epoch = epoch
         progress.best_epoch = epoch if best else progress.best_epoch
         row["seconds"] = time.monotonic() - started
@@ -62,12 +63,14 @@ def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any]:
             # Before the checkpoint: what is lost between the two is trained, and written, again.
             write_events(output, row, rank.say)
             folder.save(Position(epoch), trainee.checkpoint(progress, job.identity))
+            # Of this checkpoint and of the one before, should this turn out to be damaged.
+            folder.keep_best(bests)
             rank.tell({"kind": "epoch", "model": job.name, "epochs": job.settings.epochs, **row})
         rank.report(row | {"model": job.name})
 
     facts = trainee.facts(progress)
     if rank.is_chief:
-        facts["file_bytes"] = trainee.write_result(folder)
+        facts["file_bytes"] = trainee.write_result(folder, progress.best_epoch)
     return facts
 
 

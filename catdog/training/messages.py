@@ -40,7 +40,9 @@ class Listener(threading.Thread):
                 return
             if message is None:
                 return
-            self.on_message(message)
+            # A line of the log that the disk did not take; workers keep the epochs.
+            with contextlib.suppress(OSError):
+                self.on_message(message)
 
     def finish(self) -> None:
         """What was put until now is still handed over."""

@@ -38,6 +38,10 @@ def train_on_worker(config: dict[str, Any]) -> dict[str, Any]:
 
     context = ray.train.get_context()
     messages = config["messages"]
+    # Shards of a bucket are fetched here, which may take longer than a worker may hang.
+    for job in config["jobs"]:
+        if not is_done(job):
+            open_inputs(job)
     with Watchdog(workers.stall_limit_s) as watchdog:
         rank = Rank(
             rank=context.get_world_rank(),

@@ -44,6 +44,11 @@ class SummedAdamW(keras.optimizers.AdamW):
             factor = self._factor_of.get(self._var_key(variable), 1.0)
             self.update_step(gradient, raw, learning_rate * factor)
 
+    def _backend_increment_gradient_accumulators(self, grads: Any, acc_grads: Any) -> None:
+        # Keras' own waits for all replicas, which TensorFlow refuses within a condition.
+        for gradient, accumulated in zip(grads, acc_grads, strict=True):
+            accumulated.assign(accumulated + gradient)
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Adam's update of one variable in one kernel; Keras' own takes a dozen.
 

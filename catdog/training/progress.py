@@ -21,6 +21,13 @@ Warned = Callable[[], str | None]
 class TrainingDiverged(Exception):
     """The loss is not finite any more; the same steps would give it again: no retry."""
 
+    def __init__(self, name: str, loss: float, epoch: int, step: int, rate: float) -> None:
+        super().__init__(
+            f"{name}: the loss is {loss} in epoch {epoch} (step {step}, learning rate {rate:.3g}); "
+            "try a lower learning rate or --set compute.precision=float32; "
+            "the best epoch so far is kept"
+        )
+
 
 @dataclass(frozen=True)
 class Rank:

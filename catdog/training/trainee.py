@@ -36,6 +36,8 @@ from catdog.training.weighting import class_weights
 
 #: How often a worker tells how far it is within an epoch.
 TELL_EVERY_S = 0.5
+#: So often the loss is looked at, which an accelerator has to be waited for.
+LOOK_STEPS = 20
 
 #: Up to so many, reproducible sums cost next to nothing.
 SMALL_PARAMETERS = 5_000_000
@@ -136,17 +138,18 @@ class Trainee:
             if rank.is_chief and seconds - told > TELL_EVERY_S:
                 told = seconds
                 rank.tell(self._step_message(epoch, index, (index - done.step) / seconds, size))
+            if index % LOOK_STEPS == 0:
+                self._check_finite(total, epoch, first + index)
             if (line := rank.warned()) and index < self.steps_per_epoch:
                 on_warning(Part(index, total.numpy().tolist(), done.seconds + seconds), line)
-        sums = Sums(*(float(value) for value in total.numpy()))
-        if not math.isfinite(sums.loss):
-            raise TrainingDiverged(
-                f"{self.job.name}: the loss is {sums.loss} after epoch {epoch} "
-                f"(step {first + self.steps_per_epoch}, learning rate "
-                f"{self.schedule.at(first):.3g}); try a lower learning rate or "
-                "--set compute.precision=float32; the best epoch so far is kept"
-            )
-        return sums
+        self._check_finite(total, epoch, first + self.steps_per_epoch)
+        return Sums(*(float(value) for value in total.numpy()))
+
+    def _check_finite(self, total: tf.Tensor, epoch: int, step: int) -> None:
+        """Sums are equal on all ranks, so all of them stop here or none."""
+        loss = float(total.numpy()[0])
+        if not math.isfinite(loss):
+            raise TrainingDiverged(self.job.name, loss, epoch, step, self.schedule.at(step - 1))
 
     def _tell_first(self, total: tf.Tensor) -> None:
         """Of the first step of this process, which is slow: TensorFlow traces it."""
@@ -256,10 +259,12 @@ class Trainee:
             },
         }
 
-    def write_result(self, folder: CheckpointFolder) -> int:
+    def write_result(self, folder: CheckpointFolder, best_epoch: int) -> int:
         """The best epoch's model as ``model.keras``; rank 0 alone. Returns its bytes."""
         _, upper = registry.split_at(self.model, self.job.boundary)
-        for variable, value in zip(upper.variables, folder.load_best().arrays, strict=True):
+        for variable, value in zip(
+            upper.variables, folder.load_best(best_epoch).arrays, strict=True
+        ):
             variable.assign(value)
         target = Location.of(self.job.output) / "model.keras"
         return retried(

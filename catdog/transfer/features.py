@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catdog.config import AugmentationSettings, digest
+from catdog.data.graph import full_disk_told
 from catdog.data.prepare import PreparedSet
 from catdog.data.shards import Rows, open_rows, write_shard
+from catdog.errors import UserError
 from catdog.models.registry import POOLED, Architecture
 from catdog.storage import Location
 from catdog.training.inputs import Chunk, Split, chunks_of, open_dataset, photos_in
@@ -96,7 +98,7 @@ def extract(
     }
     missing = {b: t for b, t in targets.items() if not set(splits) <= _files(t).keys()}
     if missing:
-        _compute(dataset, request, missing, splits, workers, on_progress)
+        _compute(dataset, request, missing, splits, storage, workers, on_progress)
     return {b: FeatureSet(t, (t / "manifest.json").read_json()) for b, t in targets.items()}
 
 
@@ -111,6 +113,7 @@ def _compute(
     request: FeatureRequest,
     targets: dict[str, Location],
     splits: Sequence[Split],
+    storage: Location,
     workers: Workers,
     on_progress: Callable[[int, int], None],
 ) -> None:
@@ -134,9 +137,11 @@ def _compute(
             num_cpus=workers.cpus,
             num_gpus=1 if workers.use_gpu else 0,
         )
-        for row in written.iter_rows():
-            done += int(row["photos"])
-            on_progress(done, total)
+        with full_disk_told(storage):
+            for row in written.iter_rows():
+                done += int(row["photos"])
+                check_room(storage, total - done, row["bytes"] / row["photos"])
+                on_progress(done, total)
     files = {
         split: [_shard(dataset.root, chunk).name for chunk in chunks if chunk["split"] == split]
         for split in splits
@@ -144,6 +149,21 @@ def _compute(
     for boundary, target in targets.items():
         known = {"boundary": boundary, "views": request.views_at(boundary)}
         (target / "manifest.json").write_json(known | {"files": _files(target) | files})
+
+
+def check_room(storage: Location, photos: int, bytes_each: float) -> None:
+    """Whether the activations of so many more photos fit, by what those before them took.
+
+    Raises:
+        UserError: they do not; what is kept already serves the next run.
+    """
+    free, needed = storage.free_bytes(), photos * bytes_each
+    if free is not None and needed > free:
+        raise UserError(
+            f"not enough disk under {storage}: the activations of {photos} more photos need "
+            f"{needed / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free; give another "
+            "--storage, delete old folders of features/, or set fine_tune.views=0"
+        )
 
 
 def _shard(target: Location, chunk: Chunk) -> Location:
@@ -199,17 +219,18 @@ class Extractor:
             for boundary, output in outputs.items():
                 if view < self.request.views_at(boundary):
                     kept[boundary].append(output)
+        size = 0
         for boundary, target in self.targets.items():
             # (photos, views, *shape): the views of a photo lie side by side.
             stacked = np.stack(kept[boundary], axis=1)
             photo = np.repeat(indices, stacked.shape[1])
-            write_shard(
+            size += write_shard(
                 _shard(target, chunk),
                 stacked.reshape(-1, *stacked.shape[2:]),
                 labels=rows.labels[photo],
                 uris=[rows.uris[index] for index in photo],
-            )
-        return {"photos": len(indices)}
+            )["bytes"]
+        return {"photos": len(indices), "bytes": size}
 
     def _forward(
         self, rows: Rows, indices: NDArray[np.int64], *, augment: bool

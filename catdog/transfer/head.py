@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from catdog.config import FineTuneSettings
 from catdog.data.feed import epoch_order
 from catdog.training.schedule import RateSchedule
+from catdog.training.weighting import class_weights
 from catdog.transfer.features import FeatureSet
 
 Vector = NDArray[np.float32]
@@ -93,6 +94,9 @@ def train_head(
     steps = max(1, len(x) // batch_size)
     schedule = RateSchedule.of(settings, steps)
     head = _AdamW(np.zeros(x.shape[1] + 1, np.float32), settings.weight_decay, settings.clip_norm)
+    counting = np.ones_like(y)
+    if (weights := class_weights(y, settings.class_weights)) is not None:
+        counting = np.where(y > 0.5, weights[1], weights[0]).astype(np.float32)
     rows: list[dict[str, Any]] = []
     with np.errstate(all="ignore"):  # what overflows is told as a loss that is not finite
         for epoch in range(1, settings.epochs + 1):
@@ -104,7 +108,8 @@ def train_head(
                 kept = _dropped_out(x[batch], settings.dropout, generator)
                 logits = kept @ head.values[:-1] + head.values[-1]
                 sums += _sums(logits, y[batch])
-                head.update(_gradient(kept, logits, y[batch], settings), schedule.at(index))
+                gradient = _gradient(kept, logits, y[batch], counting[batch], settings)
+                head.update(gradient, schedule.at(index))
             val_sums = _sums(data.val[0] @ head.values[:-1] + head.values[-1], data.val[1])
             loss, accuracy = sums / (steps * size)
             val_loss, val_accuracy = val_sums / len(data.val[0])
@@ -139,12 +144,19 @@ def _dropped_out(
 
 
 def _gradient(
-    x: NDArray[np.float32], logits: Vector, labels: Vector, settings: FineTuneSettings
+    x: NDArray[np.float32],
+    logits: Vector,
+    labels: Vector,
+    counting: Vector,
+    settings: FineTuneSettings,
 ) -> Vector:
-    """Of the mean cross-entropy against smoothed labels: (width + 1,), the bias last."""
+    """Of the mean cross-entropy against smoothed labels: (width + 1,), the bias last.
+
+    ``counting`` is what each row's loss counts, 1 on average over all photos.
+    """
     smoothing = np.float32(settings.label_smoothing)
     target = labels * (1 - smoothing) + np.float32(0.5) * smoothing
-    error = (1 / (1 + np.exp(-logits)) - target) / np.float32(len(x))
+    error = (1 / (1 + np.exp(-logits)) - target) * counting / np.float32(len(x))
     return np.append(error @ x, error.sum()).astype(np.float32)
 
 

@@ -18,6 +18,9 @@ from catdog.transfer.head import HeadData, train_head
 from catdog.transfer.search import Point
 from catdog.transfer.trials import Ledger, OnRecord
 
+#: A new actor that does not start within so long has no core to start on.
+START_S = 60.0
+
 
 @dataclass(frozen=True)
 class HeadTask:
@@ -104,12 +107,24 @@ class _Pool:
             self.idle.append(trial.actor)
             return trial, [], _one_line(error)
         except RayActorError:
-            fresh = self._actor()
-            _await_ready(fresh)
-            self.idle.append(fresh)
+            self._replace()
             return trial, [], "its process ended: killed, or out of memory"
         self.idle.append(trial.actor)
         return trial, rows, None
+
+    def _replace(self) -> None:
+        """Another actor for one that died; where its node is gone, the others do without."""
+        import ray
+
+        fresh = self._actor()
+        alone = self.size == 1
+        ready, _ = ray.wait([fresh.ready.remote()], timeout=None if alone else START_S)
+        if ready:
+            _await_ready(fresh)
+            self.idle.append(fresh)
+        else:
+            ray.kill(fresh)
+            self.size -= 1
 
     def close(self) -> None:
         import ray

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from catdog.sweep_settings import SweepSettings
 from catdog.training.causes import root_cause, was_lost
 from catdog.training.checkpoints import CheckpointFolder
 from catdog.training.job import DONE, TrainingJob
-from catdog.training.trainer import make_trainer
+from catdog.training.trainer import STARTS, make_trainer
 from catdog.training.workers import Workers
 from catdog.transfer.search import Point
 from catdog.transfer.trials import Ledger
@@ -158,6 +159,7 @@ def _run_trial(job: TrainingJob, workers: Workers, folder: Location) -> None:
         name=f"trial-{trial}",
         **(folder / "ray").for_ray(),
         callbacks=[TuneReportCallback(), _group_noter(folder / "groups" / trial)],
+        failure_config=ray.train.FailureConfig(controller_failure_limit=STARTS),
     )
     # Ray Train's own restarts would repeat what failed by itself too.
     alone = replace(workers, max_restarts=0)
@@ -195,6 +197,11 @@ def _recorder(ledger: Ledger, job_of: JobOf, on_result: Callable[[dict[str, Any]
     class Recorder(tune.Callback):
         def __init__(self) -> None:
             self.heard: dict[str, list[dict[str, Any]]] = {}
+
+        def setup(self, **_: Any) -> None:
+            # Tune's own means to go on, which nobody uses, with whatever key the storage has.
+            with suppress(OSError):
+                (ledger.folder / "ray" / "tune" / "tuner.pkl").delete()
 
         def on_trial_result(
             self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any

@@ -94,7 +94,7 @@ class Ledger:
         """
         records = self.records()
         ranked = ranking(records)
-        if not ranked or ranked[0]["val_accuracy"] is None:
+        if not ranked or ranked[0]["val_accuracy"] is None or _has_failed(ranked[0]):
             cause = records[0]["error"] if records else "none has ended"
             raise RunFailed(f"no trial of the sweep came to a result: {cause}")
         target = self.folder / "trials.json"
@@ -114,15 +114,23 @@ class Ledger:
 
 
 def ranking(records: Sequence[Record]) -> list[Record]:
-    """Best validation accuracy first, the lower loss where it is equal; failed trials last."""
+    """Best validation accuracy first, the lower loss where it is equal; failed trials last.
+
+    Last whatever their epochs came to before: who trained with the same settings would fail too.
+    """
     return sorted(
         records,
         key=lambda record: (
+            _has_failed(record),
             record["val_accuracy"] is None,
             -(record["val_accuracy"] or 0.0),
             record["val_loss"] or 0.0,
         ),
     )
+
+
+def _has_failed(record: Record) -> bool:
+    return bool(record["status"] == "failed")
 
 
 def table(ranked: Sequence[Record]) -> bytes:

@@ -129,8 +129,10 @@ def test_other_jpegs_cut_anywhere_are_truncated(pictures: Any, options: dict[str
     assert {cut: reason for cut, reason in told.items() if reason != "truncated"} == {}
 
 
-def test_damaged_scan_data_is_corrupt(pictures: Any) -> None:
-    data = pictures.jpeg(5, 200, 300)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_damaged_scan_data_is_corrupt(pictures: Any, mode: str) -> None:
+    image = Image.fromarray(pictures.pixels(5, 200, 300)).convert(mode)
+    data = pictures.encode(image, "JPEG")
     generator = random.Random(0)
     found = []
     for _ in range(20):

@@ -273,6 +273,11 @@ def test_too_many_rejected_files_stop_the_job_and_say_why(pictures: Any, tmp_pat
     assert sum("cat.9" in line for line in error.value.details) == 3
     assert not list((tmp_path / "storage").rglob("*.arrow"))
     check(run(folder, tmp_path / "storage", max_rejected=0.3))
+    with pytest.raises(UserError, match=r"30 of 110 files were rejected \(27%\)") as again:
+        run(folder, tmp_path / "storage", max_rejected=0.2)
+    assert again.value.details == error.value.details, "a set found prepared is held to it too"
+    with pytest.raises(UserError, match="40 good photos of a"):
+        run(folder, tmp_path / "storage", max_rejected=0.3, min_per_class=41)
 
 
 def test_too_few_photos_of_a_class_stop_the_job(pictures: Any, tmp_path: Path) -> None:

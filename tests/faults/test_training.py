@@ -162,7 +162,7 @@ def test_what_one_worker_raises_is_told_and_not_what_it_does_to_the_others(
     tmp_path: Path, tiny_job: Callable[..., Any], fit: Callable[..., Any]
 ) -> None:
     """Rank 0 alone writes, and a folder lies in its way."""
-    taken = tmp_path / "taken" / "checkpoints" / "best.npz"
+    taken = tmp_path / "taken" / "checkpoints" / "best-0001.npz"
     taken.mkdir(parents=True)
     line = failed(fit, tiny_job("taken"), max_restarts=0)
     assert line.startswith("training failed on a worker: IsADirectoryError: "), line

@@ -33,7 +33,12 @@ def rows() -> tuple[np.ndarray, np.ndarray]:
     return x, (x[:, 0] > 0).astype(np.float32)
 
 
-def make_step(model: Any, settings: ScratchSettings | FineTuneSettings, **options: Any) -> Any:
+def make_step(
+    model: Any,
+    settings: ScratchSettings | FineTuneSettings,
+    strategy: Any = None,
+    **options: Any,
+) -> Any:
     """The global step of this process alone, with an optimizer of its own (``.optimizer``)."""
     import tensorflow as tf
 
@@ -43,4 +48,5 @@ def make_step(model: Any, settings: ScratchSettings | FineTuneSettings, **option
     optimizer = make_optimizer(settings)
     optimizer.build(model.trainable_variables)
     plain: dict[str, Any] = {"label_smoothing": 0.0, "row_dtype": np.float32}
-    return GlobalStep(tf.distribute.get_strategy(), model, optimizer, None, **(plain | options))
+    strategy = strategy or tf.distribute.get_strategy()
+    return GlobalStep(strategy, model, optimizer, None, **(plain | options))

@@ -45,10 +45,27 @@ def test_without_a_checkpoint_there_is_none(tmp_path: Path) -> None:
 
 def test_the_best_and_the_last_two_stay(tmp_path: Path) -> None:
     kept = folder(tmp_path)
-    kept.save_best(checkpoint(1).arrays, {"epoch": 1})
     for epoch in range(1, 6):
+        if epoch < 4:
+            kept.save_best(epoch, checkpoint(epoch).arrays, {})
         kept.save(Position(epoch), checkpoint(epoch))
-    assert names(tmp_path) == ["best.npz", "epoch-0004.npz", "epoch-0005.npz"]
+        kept.keep_best({min(epoch, 3), min(epoch - 1, 3)})
+        assert f"best-{min(epoch, 3):04d}.npz" in names(tmp_path)
+    assert names(tmp_path) == ["best-0003.npz", "epoch-0004.npz", "epoch-0005.npz"]
+    np.testing.assert_array_equal(kept.load_best(3).arrays[0], checkpoint(3).arrays[0])
+
+
+def test_the_best_weights_of_the_checkpoint_before_stay_with_it(tmp_path: Path) -> None:
+    kept = folder(tmp_path)
+    for epoch in (1, 2):
+        kept.save_best(epoch, checkpoint(epoch).arrays, {})
+        kept.save(Position(epoch), checkpoint(epoch))
+        kept.keep_best({epoch, epoch - 1})
+    # Killed in the third epoch, after its best weights and before its checkpoint.
+    kept.save_best(3, checkpoint(3).arrays, {})
+    (tmp_path / "epoch-0002.npz").write_bytes(b"")
+    assert kept.latest() is not None
+    np.testing.assert_array_equal(kept.load_best(1).arrays[0], checkpoint(1).arrays[0])
 
 
 def test_one_within_an_epoch_is_the_newest_until_that_epoch_ends(tmp_path: Path) -> None:

@@ -31,6 +31,24 @@ def test_an_update_equals_keras_own_training_step(weights: tuple[float, float] |
     assert told[2] == 8, "rows are counted, not weighed"
 
 
+@pytest.mark.parametrize("lone_worker", [False, True], ids=["no strategy", "lone worker"])
+def test_two_accumulated_steps_equal_one_of_all_their_rows(lone_worker: bool) -> None:
+    from catdog.training.workers import Workers, strategy
+
+    x, y = rows()
+    whole, halves = network(), network()
+    among = strategy(Workers(1, 2, False, "float32"), 1) if lone_worker else None
+    step = make_step(whole, SETTINGS, among)
+    accumulating = SETTINGS.model_copy(update={"accumulation_steps": 2})
+    half = make_step(halves, accumulating, among)
+    for _ in range(3):
+        step.train(x, y, np.ones(8, np.float32), 8)
+        for part in (slice(0, 4), slice(4, 8)):
+            half.train(x[part], y[part], np.ones(4, np.float32), 4)
+    for mine, other in zip(halves.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-7)
+
+
 def test_a_row_of_weight_zero_changes_nothing() -> None:
     x, y = rows()
     results = []

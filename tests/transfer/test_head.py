@@ -33,11 +33,17 @@ def keras_losses(given: HeadData, settings: FineTuneSettings, batch: int) -> lis
 
     from catdog.data.feed import epoch_order
     from catdog.training.optimization import RateSchedule
+    from catdog.training.weighting import class_weights
 
     features = keras.Input(given.train[0].shape[1:])
     logit = keras.layers.Dense(1, kernel_initializer="zeros")(features)
     network = keras.Model(features, logit)
-    step = make_step(network, settings, label_smoothing=settings.label_smoothing)
+    step = make_step(
+        network,
+        settings,
+        label_smoothing=settings.label_smoothing,
+        class_weights=class_weights(given.train[1], settings.class_weights),
+    )
     steps = len(given.train[0]) // batch
     schedule = RateSchedule.of(settings, steps)
     losses = []
@@ -55,11 +61,12 @@ def keras_losses(given: HeadData, settings: FineTuneSettings, batch: int) -> lis
     return losses
 
 
-def test_without_dropout_it_equals_the_training_by_keras() -> None:
-    given = data()
-    rows = train_head(given, SETTINGS, batch_size=16, seed=7)
+@pytest.mark.parametrize("weighed", [True, False])
+def test_without_dropout_it_equals_the_training_by_keras(weighed: bool) -> None:
+    given, settings = data(), SETTINGS.model_copy(update={"class_weights": weighed})
+    rows = train_head(given, settings, batch_size=16, seed=7)
     ours = [[row["loss"], row["val_loss"]] for row in rows]
-    np.testing.assert_allclose(ours, keras_losses(given, SETTINGS, 16), atol=1e-5)
+    np.testing.assert_allclose(ours, keras_losses(given, settings, 16), atol=1e-5)
 
 
 def test_it_learns_what_can_be_learnt() -> None:

@@ -156,3 +156,13 @@ def test_a_probe_is_fitted_once(probed: dict[str, Any], storage: Location) -> No
     before = file.stat().st_mtime_ns
     assert probe.fit(probed["features"], storage / "run") == probed["facts"]
     assert file.stat().st_mtime_ns == before
+
+
+def test_activations_that_would_not_fit_on_the_disk_are_told(tmp_path: Path) -> None:
+    from catdog.errors import UserError
+    from catdog.transfer.features import check_room
+
+    place = Location.of(tmp_path)
+    check_room(place, photos=10, bytes_each=1000.0)
+    with pytest.raises(UserError, match=r"of 1000000000 more photos need 3725.29 GiB and .* free;"):
+        check_room(place, photos=10**9, bytes_each=4000.0)

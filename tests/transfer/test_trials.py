@@ -48,6 +48,15 @@ def test_the_ranking_puts_failed_trials_last(tmp_path: Path) -> None:
     assert outcome["best"]["config"] == book.point("002")
 
 
+def test_a_trial_that_failed_after_the_best_epoch_of_all_is_not_chosen(tmp_path: Path) -> None:
+    book = ledger(tmp_path)
+    book.close("000", book.point("000"), rows(0.95), 1.0, "failed", "the loss is nan in epoch 2")
+    book.close("001", book.point("001"), rows(0.8), 1.0, "finished")
+    book.close("002", book.point("002"), [], 1.0, "stopped")
+    assert [record["id"] for record in ranking(book.records())] == ["001", "002", "000"]
+    assert book.summarise(1.0)["best"]["id"] == "001"
+
+
 def test_the_table_is_ranked_and_holds_the_settings(tmp_path: Path) -> None:
     book = ledger(tmp_path, trials=6)
     for number, key in enumerate(book.ids):
