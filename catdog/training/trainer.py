@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from catdog.errors import RunFailed
@@ -108,6 +109,7 @@ def make_trainer(
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     from catdog.training.backend import ClusterSpecConfig
+    from catdog.training.groups import CleanStart
 
     class Interruptible(DataParallelTrainer):
         def _register_sigint_handler(self, controller: Any) -> None:
@@ -123,5 +125,5 @@ def make_trainer(
             use_gpu=workers.use_gpu,
             resources_per_worker=workers.each,
         ),
-        run_config=run_config,
+        run_config=replace(run_config, callbacks=[*(run_config.callbacks or ()), CleanStart()]),
     )

@@ -149,16 +149,18 @@ def _run_trial(job: TrainingJob, workers: Workers, folder: Location) -> None:
     from ray.train.v2.api.exceptions import TrainingFailedError
     from ray.tune.integration.ray_train import TuneReportCallback
 
+    from catdog.training.groups import GroupNote, release
+
     trial = tune.get_context().get_trial_id()
     failed = Location.of(job.output) / f"failed-{trial}.txt"
     if failed.exists():
         raise RunFailed(failed.read_text())
     # Of a first attempt whose process was lost; its workers' cores would stay reserved.
-    _free_group(folder / "groups" / trial)
+    release(folder / "groups" / trial)
     run_config = ray.train.RunConfig(
         name=f"trial-{trial}",
         **(folder / "ray").for_ray(),
-        callbacks=[TuneReportCallback(), _group_noter(folder / "groups" / trial)],
+        callbacks=[TuneReportCallback(), GroupNote(folder / "groups" / trial)],
         failure_config=ray.train.FailureConfig(controller_failure_limit=STARTS),
     )
     # Ray Train's own restarts would repeat what failed by itself too.
@@ -178,21 +180,11 @@ def _run_trial(job: TrainingJob, workers: Workers, folder: Location) -> None:
         raise RunFailed(cause)
 
 
-def _group_noter(target: Location) -> Any:
-    """Notes the worker group's placement group, which outlives a trial that Tune stops."""
-    from ray.train.v2._internal.execution.callback import WorkerGroupCallback
-
-    class GroupNoter(WorkerGroupCallback):
-        def after_worker_group_start(self, worker_group: Any) -> None:
-            handle = worker_group._worker_group_state.placement_group_handle
-            target.write_text(handle.placement_group.id.hex())
-
-    return GroupNoter()
-
-
 def _recorder(ledger: Ledger, job_of: JobOf, on_result: Callable[[dict[str, Any]], None]) -> Any:
     """Writes each trial's record at its end and frees what it leaves reserved."""
     from ray import tune
+
+    from catdog.training.groups import release
 
     class Recorder(tune.Callback):
         def __init__(self) -> None:
@@ -218,7 +210,7 @@ def _recorder(ledger: Ledger, job_of: JobOf, on_result: Callable[[dict[str, Any]
             self._close(trial, "failed", _cause(trial))
 
         def _close(self, trial: Any, status: str, error: str | None) -> None:
-            _free_group(ledger.folder / "groups" / trial.trial_id)
+            release(ledger.folder / "groups" / trial.trial_id)
             key, point = trial.config["trial"], trial.config["point"]
             seconds = float((trial.last_result or {}).get("time_total_s", 0.0))
             done = ledger.output(key) / DONE
@@ -257,17 +249,3 @@ ROW_KEYS = (
     "phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy",
     "seconds", "images_per_second", "learning_rate",
 )  # fmt: skip
-
-
-def _free_group(note: Location) -> None:
-    """Remove the placement group that Ray Train leaves when Tune stops a trial.
-
-    Ray's own cleaner asks the dashboard, which is not there on a local cluster, so the workers'
-    cores would stay reserved and the next trial would wait for ever.
-    """
-    from ray._raylet import PlacementGroupID
-    from ray.util.placement_group import PlacementGroup, remove_placement_group
-
-    if not note.exists():
-        return
-    remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(note.read_text()))))

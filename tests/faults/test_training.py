@@ -6,6 +6,7 @@ import re
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,31 @@ def test_a_worker_that_is_killed_too_often_is_named_as_such(
     assert line == (
         "training failed: a worker was killed (SIGKILL), perhaps out of memory (after 1 restart)"
     )
+
+
+def test_a_worker_that_is_lost_while_it_is_handed_the_training_is_replaced(
+    tmp_path: Path, tiny_job: Callable[..., Any], fit: Callable[..., Any]
+) -> None:
+    """Ray Train takes that for a failure of its own, which it does not repeat."""
+    struck = tmp_path / "struck"
+
+    def strike() -> int:
+        import psutil
+
+        process = psutil.Process()
+        if process.cmdline()[0].startswith("ray::RayTrainWorker") and not struck.exists():
+            struck.touch()
+            process.kill()
+        return 0
+
+    class DeadlyToUnpickle(int):
+        def __reduce__(self) -> Any:
+            return strike, ()
+
+    job = replace(tiny_job("handed", epochs=1), seed=DeadlyToUnpickle())
+    facts, watched = fit(job, max_restarts=1)
+    assert struck.exists()
+    assert watched.epochs() == [1] == [row["epoch"] for row in facts["history"]]
 
 
 def test_a_missing_shard_is_named_with_its_path(

@@ -1,0 +1,64 @@
+"""What a group of Ray Train's workers reserves, given back also where Ray Train does not.
+
+A placement group that nobody removes keeps its CPUs and GPUs, and what comes next waits for ever.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray._raylet import PlacementGroupID
+from ray.exceptions import RayActorError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.controller.controller import TrainController
+from ray.train.v2._internal.execution.worker_group import WorkerGroup
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+from catdog.storage import Location
+
+
+class CleanStart(ControllerCallback):
+    """A group whose worker is lost while it starts is dissolved, and another one is started.
+
+    Without it Ray Train (2.60) keeps the placement group of such a group: the next attempt waits
+    for CPUs that the last one holds. And it takes the loss of a worker in the second in which the
+    training is handed over for a failure of its own, which it does not repeat.
+    """
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        TrainController.worker_group_cls = _CleanlyStartedGroup
+
+
+class _CleanlyStartedGroup(WorkerGroup):
+    def _start(self) -> None:
+        try:
+            super()._start()
+        except Exception as error:
+            if self.has_started():
+                self._worker_group_state.shutdown()
+            if isinstance(error, RayActorError):
+                told = f"a worker was lost while its group started: {error}"
+                raise WorkerGroupStartupFailedError(told) from error
+            raise
+
+
+class GroupNote(WorkerGroupCallback):
+    """Notes which placement group a training holds, for :func:`release` when it was stopped.
+
+    Ray's own cleaner asks the dashboard, which is not there on a local cluster.
+    """
+
+    def __init__(self, target: Location) -> None:
+        self.target = target
+
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        handle = worker_group.get_worker_group_state().placement_group_handle
+        self.target.write_text(handle.placement_group.id.hex())
+
+
+def release(note: Location) -> None:
+    """Remove the placement group that :class:`GroupNote` noted; nothing where it noted none."""
+    if note.exists():
+        group = PlacementGroupID(bytes.fromhex(note.read_text()))
+        remove_placement_group(PlacementGroup(group))
