@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from catdog.config import Config
+from catdog.config import Config, Precision
 from catdog.console import plural
 from catdog.errors import UserError
 from catdog.training.trainer import POLL_S
@@ -179,12 +179,11 @@ def plan_workers(config: Config, resources: Resources) -> Workers:
     fitting = min(resources.fitting(cpus), resources.gpus if use_gpu else most)
     count = min(most, max(least, fitting))
     span = (least, most) if least < most else None
-    return Workers.of(compute, count, cpus, use_gpu, _policy(config, use_gpu), span)
+    return Workers.of(compute, count, cpus, use_gpu, dtype_policy(compute.precision, use_gpu), span)
 
 
-def _policy(config: Config, use_gpu: bool) -> str:
+def dtype_policy(asked: Precision, use_gpu: bool) -> str:
     """Keras' dtype policy for the precision asked for; ``auto`` asks the hardware."""
-    asked = config.compute.precision
     if asked == "auto":
         asked = "bfloat16" if use_gpu or _cpu_has_bfloat16() else "float32"
     return "mixed_bfloat16" if asked == "bfloat16" else "float32"

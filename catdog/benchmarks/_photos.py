@@ -29,7 +29,8 @@ def workplace(given: str | None) -> Iterator[Path]:
 def repeated(data: str | None, count: int, size: int, work: Path) -> Path:
     """A folder of ``count`` files, links to the photos of ``data`` in turn, or to drawings.
 
-    Damaged files are left out: ``read_images`` fails at the first.
+    Hard links where the disk allows them: a listing then costs what it does for files. Damaged
+    files are left out: ``read_images`` fails at the first.
     """
     if data is None:
         data = str(work / "drawings")
@@ -53,5 +54,9 @@ def repeated(data: str | None, count: int, size: int, work: Path) -> Path:
     folder = work / f"photos-{count}"
     folder.mkdir()
     for number, (label, path) in enumerate(itertools.islice(itertools.cycle(labelled), count)):
-        os.symlink(path, folder / f"{label}.{number}.jpg")
+        name = folder / f"{label}.{number}.jpg"
+        try:
+            os.link(path, name)
+        except OSError:  # on another disk
+            os.symlink(path, name)
     return folder

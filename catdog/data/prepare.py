@@ -15,8 +15,8 @@ photos are prepared once.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal
 
 import cv2
@@ -31,7 +31,7 @@ from catdog.data.attempts import Attempt
 from catdog.data.checks import Outcome, check_classes, check_outcome, check_room, room
 from catdog.data.graph import Progress, full_disk_told, pixel_digests, run
 from catdog.data.inspection import THUMBNAILS, Plan
-from catdog.data.shards import Rows, open_rows
+from catdog.data.shards import Rows, open_rows, read_rows
 from catdog.data.splits import SPLITS, Split
 from catdog.data.unpacking import unpacked
 from catdog.data.verdicts import Account, account_of, photos_table, rejected_table
@@ -118,6 +118,7 @@ def prepare(
     storage: Location,
     seed: int,
     on_progress: Progress | None = None,
+    owner: str | None = None,
 ) -> PreparedSet:
     """Prepare the photos, or find them prepared. Ray must be initialised.
 
@@ -125,6 +126,7 @@ def prepare(
         storage: where ``datasets/`` (and ``drawings/``) lie.
         seed: of the built-in drawings; the splits depend on no seed.
         on_progress: called with (files done, files in all).
+        owner: who prepares once at a time; what its killed attempts left in a bucket is removed.
 
     Raises:
         UserError: as :func:`survey`; or too many files rejected, too few photos of a class, a
@@ -145,7 +147,7 @@ def prepare(
             on_progress(done.manifest["files"], done.manifest["files"])
         return done
     check_room(listing, settings, storage)
-    with Attempt(storage / "datasets", fingerprint) as attempt:
+    with Attempt(storage / "datasets", fingerprint, owner) as attempt:
         listing = unpacked(listing, attempt.scratch)
         plan = Plan(
             listing.bases,
@@ -255,17 +257,14 @@ def _write_tables(account: Account, plan: Plan, root: Location) -> None:
 
 def _thumbnails(account: Account, plan: Plan) -> dict[int, bytes]:
     """Pictures of duplicates and conflicts, from the pixels that were written."""
-    of, found = account.verdicts, {}
-
-    @cache  # opening one reads it in hundreds of places
-    def rows_of(split: int, shard: int) -> Rows:
-        return open_rows([plan.root / plan.shard(split, shard)])
-
+    of, places = account.verdicts, defaultdict(list)
     for reason in ("label_conflict", "duplicate"):
         for place in np.flatnonzero(of["reason"] == reason)[:THUMBNAILS].tolist():
-            rows = rows_of(int(of["split"][place]), int(of["shard"][place]))
-            pixels = rows.gather([int(of["row"][place])])[0]
-            side = min(96, plan.image_size)
+            places[int(of["split"][place]), int(of["shard"][place])].append(place)
+    found, side = {}, min(96, plan.image_size)
+    for (split, shard), here in places.items():
+        rows = read_rows(plan.root / plan.shard(split, shard), of["row"][here].tolist())
+        for place, pixels in zip(here, rows, strict=True):
             small = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
             found[place] = bytes(simplejpeg.encode_jpeg(small, quality=80))
     return found

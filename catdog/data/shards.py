@@ -215,6 +215,26 @@ class Rows:
         return out
 
 
+def read_rows(file: Location, numbers: Sequence[int]) -> NDArray[Any]:
+    """A few rows of one shard, read where it lies: (n, *shape), in the order of ``numbers``.
+
+    Nothing is mapped and no remote shard is fetched. To open a shard that was just written touches
+    it in hundreds of places, which took 0.3 s.
+    """
+    with file.filesystem.open_input_file(file.path) as source:
+        reader = pa.ipc.open_file(source)
+        about, batches = reader.schema.metadata, {0: reader.get_batch(0)}
+        length = len(batches[0])  # that of every batch but the last
+        found = []
+        for number in numbers:
+            index, row = divmod(number, length)
+            if index not in batches:
+                batches[index] = reader.get_batch(index)
+            found.append(batches[index].column("row")[row].as_py())
+    flat = np.frombuffer(b"".join(found), dtype_named(about[b"dtype"].decode()))
+    return flat.reshape(len(found), *json.loads(about[b"shape"]))
+
+
 def open_rows(files: Sequence[Location], *, cache: Path | None = None) -> Rows:
     """Open shards as one sequence of rows.
 
