@@ -134,6 +134,34 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+class Association(NamedTuple):
+    """Spearman's rank correlation, and how often shuffled values do as well (two-sided)."""
+
+    rho: float
+    p: float
+
+
+def rank_correlation(
+    x: Sequence[float], y: Sequence[float], *, seed: int = 0, resamples: int = 9999
+) -> Association:
+    """Whether two numbers rise together, for few and uneven values; infinities are ranks too.
+
+    The p-value is that of a permutation test, exact up to 7 pairs: its normal approximation needs
+    more. Values that are all equal have no association.
+    """
+    ranks = stats.rankdata(x), stats.rankdata(y)
+    if min(map(np.ptp, ranks)) == 0:
+        return Association(0.0, 1.0)
+    found = stats.permutation_test(
+        ranks[:1],
+        lambda shuffled: stats.pearsonr(shuffled, ranks[1]).statistic,
+        permutation_type="pairings",
+        n_resamples=resamples,
+        rng=seed,
+    )
+    return Association(float(found.statistic), float(found.pvalue))
+
+
 def spread(values: Sequence[float]) -> Spread:
     """Mean and spread of one number over repeats (Student's t for the interval of the mean)."""
     data = np.asarray(values, dtype=np.float64)

@@ -14,14 +14,10 @@ from catdog.evaluation import intervals, metrics
 from catdog.report.load import Tree
 from catdog.report.results import ModelResult
 from catdog.report.slices import Dimension
-from catdog.report.svg import Plot, Point, series, series_marker, ticks
-from catdog.report.wording import percent, plural, title, visible
+from catdog.report.svg import Plot, Point, percent_tick, series, series_marker, ticks
+from catdog.report.wording import as_number, percent, plural, title, visible
 
 PHASE_NAMES = {"scratch": "from scratch", "probe": "probe", "finetune": "fine-tuning"}
-
-
-def _percent_tick(value: float) -> str:
-    return f"{100 * value:g}"
 
 
 def training_range(models: Sequence[ModelResult], keys: Sequence[str]) -> tuple[float, float]:
@@ -60,7 +56,7 @@ def training_curve(
     bands = phases(rows)
     for number, (phase, first, last) in enumerate(bands):
         plot.band(first - 0.5, last + 0.5, phase, f"phase p{number % 2}")
-    form = _percent_tick if what == "accuracy" else "{:g}".format
+    form = percent_tick if what == "accuracy" else "{:g}".format
     plot.y_axis("accuracy, %" if what == "accuracy" else "loss, nats", ticks(low, high, 4), form)
     plot.x_axis("epoch", [t for t in ticks(1, len(rows), 6) if t == int(t)] or [1])
     for event in restarts:
@@ -70,12 +66,13 @@ def training_curve(
             plot.vertical(min(epoch + 0.5, len(rows)), "restart")
     for key, style in ((what, "train"), (f"val_{what}", f"val {series(index)}")):
         points = [
-            (float(i), min(high, max(low, _number(row.get(key))))) for i, row in enumerate(rows, 1)
+            (float(i), min(high, max(low, as_number(row.get(key)))))
+            for i, row in enumerate(rows, 1)
         ]
         plot.line(points, style)
     best = _best(model)
     if best:
-        value = _number(rows[best - 1].get(f"val_{what}"))
+        value = as_number(rows[best - 1].get(f"val_{what}"))
         if math.isfinite(value):
             plot.mark(best, min(high, max(low, value)), "circle", "best", f"best epoch: {best}")
     return plot.svg(_curve_words(model, what, best))
@@ -83,7 +80,7 @@ def training_curve(
 
 def _curve_words(model: ModelResult, what: str, best: int | None) -> str:
     rows = model.files.history
-    last = _number(rows[-1].get(f"val_{what}"))
+    last = as_number(rows[-1].get(f"val_{what}"))
     end = f"validation ends at {last:.3f}" if math.isfinite(last) else "no validation at the end"
     names = ", then ".join(phase for phase, _, _ in phases(rows))
     kept = f"; the best epoch is number {best}" if best else ""
@@ -113,16 +110,12 @@ def _position(rows: Sequence[Tree], phase: Any, epoch: Any) -> int | None:
     return None
 
 
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) else math.nan
-
-
 def roc(models: Sequence[ModelResult], styles: dict[str, int], corner: float = 1.0) -> Markup:
     """ROC curves of all models; with a ``corner`` of 0.25 the upper left of the square, larger."""
     plot = Plot((0, corner), (1 - corner, 1), height=330)
     at = [corner * part / 5 for part in range(6)]
-    plot.y_axis("dogs found, %", [1 - value for value in at], _percent_tick)
-    plot.x_axis("cats called dogs, %", at, _percent_tick)
+    plot.y_axis("dogs found, %", [1 - value for value in at], percent_tick)
+    plot.x_axis("cats called dogs, %", at, percent_tick)
     if corner == 1:
         plot.line([(0, 0), (1, 1)], "chance")
     words = []
@@ -162,8 +155,8 @@ def reliability(model: ModelResult) -> Markup:
     files, test = model.files.test, model.test
     if files is None or test is None:
         return Markup()
-    plot.y_axis("really dogs, %", at, _percent_tick)
-    plot.x_axis("probability of dog given, %", at, _percent_tick)
+    plot.y_axis("really dogs, %", at, percent_tick)
+    plot.x_axis("probability of dog given, %", at, percent_tick)
     plot.line([(0, 0), (1, 1)], "chance")
     kinds = {"before": metrics.reliability(files.labels, files.logits)}
     words = f"calibration error {percent(test.ece)} as trained"
@@ -196,7 +189,7 @@ def slice_chart(dimension: Dimension, styles: dict[str, int]) -> Markup:
     lows = [cell.interval.low for part in dimension.bins for cell in part.cells.values()]
     bottom = math.floor(10 * min([*lows, 0.9])) / 10
     plot = Plot((0.5, n + 0.5), (bottom, 1.0))
-    plot.y_axis("accuracy, %", ticks(bottom, 1.0, 4), _percent_tick)
+    plot.y_axis("accuracy, %", ticks(bottom, 1.0, 4), percent_tick)
     names = {float(i): part.name for i, part in enumerate(dimension.bins, 1)}
     plot.x_axis(dimension.unit, names, lambda value: names[value])
     words = []
@@ -209,75 +202,3 @@ def slice_chart(dimension: Dimension, styles: dict[str, int]) -> Markup:
             plot.mark(i, cell.accuracy, series_marker(index), series(index), hint, shift=shift)
             words.append(hint)
     return plot.svg(f"Accuracy by {dimension.title}. {'; '.join(words)}.")
-
-
-def sweep_chart(trials: Sequence[Tree]) -> Markup | None:
-    """Validation accuracy over learning rate, a marker for each number of unfrozen blocks."""
-    shown = [
-        (float(t["config"]["learning_rate"]), float(t["val_accuracy"]), t)
-        for t in trials
-        if isinstance(t.get("val_accuracy"), (int, float))
-        and isinstance((t.get("config") or {}).get("learning_rate"), (int, float))
-        and t["config"]["learning_rate"] > 0
-    ]
-    if len(shown) < 2:
-        return None
-    rates, values = [s[0] for s in shown], [s[1] for s in shown]
-    room = 0.15 * (max(values) - min(values)) or 0.01
-    y_range = min(values) - room, min(1.0, max(values) + room)
-    plot = Plot((min(rates) / 1.5, max(rates) * 1.5), y_range, log_x=True)
-    plot.y_axis("validation accuracy, %", ticks(*y_range, 4), _percent_tick)
-    at = _log_ticks(min(rates) / 1.5, max(rates) * 1.5)
-    plot.x_axis("learning rate", at, _rate_tick)
-    kinds = block_kinds(trials)
-    for rate, value, trial in shown:
-        blocks = str(trial["config"].get("unfrozen_blocks", ""))
-        index = kinds.index(blocks)
-        hint = f"trial {trial.get('id')}: {percent(value)} at {rate:.2g}, {blocks} blocks unfrozen"
-        plot.mark(rate, value, series_marker(index), series(index), hint)
-    best = max(shown, key=lambda s: s[1])
-    plot.mark(best[0], best[1], "circle", "ring", radius=8)
-    words = f"best {percent(best[1])} at a learning rate of {best[0]:.2g}"
-    return plot.svg(f"Trials of the sweep: {plural(len(shown), 'trial')}, {words}.")
-
-
-def trial_curves(trials: Sequence[Tree], best: str | None) -> Markup | None:
-    """Validation accuracy of each trial epoch by epoch: what was stopped, and why."""
-    curves = {}
-    for trial in trials:
-        rows = [row for row in trial.get("history") or [] if isinstance(row, dict)]
-        values = [_number(row.get("val_accuracy")) for row in rows]
-        if any(map(math.isfinite, values)):
-            curves[str(trial.get("id"))] = values
-    longest = max(map(len, curves.values()), default=0)
-    if len(curves) < 2 or longest < 2:
-        return None
-    known = [value for values in curves.values() for value in values if math.isfinite(value)]
-    room = 0.08 * (max(known) - min(known)) or 0.01
-    y_range = min(known) - room, min(1.0, max(known) + room)
-    plot = Plot((0.8, longest + 0.2), y_range)
-    plot.y_axis("validation accuracy, %", ticks(*y_range, 4), _percent_tick)
-    plot.x_axis("epoch", [t for t in ticks(1, longest, 6) if t == int(t)])
-    # The best is drawn last, over the others.
-    for name in sorted(curves, key=lambda name: name == best):
-        style = "trial kept" if name == best else "trial"
-        points = [(float(epoch), value) for epoch, value in enumerate(curves[name], 1)]
-        plot.line(points, style)
-        shown = [point for point in points if math.isfinite(point[1])]
-        plot.mark(*shown[-1], "circle", style, f"trial {name}", radius=3)
-    return plot.svg(f"Validation accuracy of {plural(len(curves), 'trial')} epoch by epoch.")
-
-
-def block_kinds(trials: Sequence[Tree]) -> list[str]:
-    """The numbers of unfrozen blocks that were tried, one marker each."""
-    return sorted({str((trial.get("config") or {}).get("unfrozen_blocks", "")) for trial in trials})
-
-
-def _rate_tick(value: float) -> str:
-    return f"{value:.0e}".replace("e-0", "e-") if value < 1e-3 else f"{value:g}"
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 3) if high / low > 8 else (1, 2, 5)
-    return [s * 10.0**p for p in powers for s in steps if low <= s * 10.0**p <= high]

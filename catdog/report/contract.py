@@ -143,7 +143,7 @@ def _pair(pair: Pair) -> Tree:
 
 
 def _sweep(sweep: Tree) -> Tree:
-    keys = ("id", "config", "val_accuracy", "epochs", "seconds", "status")
+    keys = ("id", "config", "val_accuracy", "epochs", "seconds", "status", "error")
     trials = [{key: trial.get(key) for key in keys} for trial in sweep.get("trials") or []]
     return {"trials": trials, "best": sweep.get("best"), "seconds": sweep.get("seconds")}
 

@@ -91,6 +91,10 @@ def sweep_words(run: Run, sweep: Tree, trials: list[Tree], price: float | None) 
             words += f" ({percent(wall / whole, 0)} of the run)"
         if price is not None:
             words += f", which cost {money(price * wall / 3600)}"
+    epochs_s = sum(row.get("seconds") or 0 for trial in trials for row in trial["history"] or ())
+    if 0 < epochs_s < spent:
+        words += f"; {duration((spent - epochs_s) / len(trials))} a trial went not to its epochs "
+        words += "but to its start and end"
     best = sweep.get("best") or {}
     if best.get("val_accuracy") is not None:
         words += f". The best reached {percent(best['val_accuracy'])} on validation, which chose it"

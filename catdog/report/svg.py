@@ -38,6 +38,11 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [round(step * i, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
+def percent_tick(value: float) -> str:
+    """A share as a tick of an axis in percent."""
+    return f"{100 * value:g}"
+
+
 class Plot:
     """Collects elements in data coordinates and gives an ``<svg>``."""
 

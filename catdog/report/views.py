@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
 from catdog.report import charts
-from catdog.report.facts import origin_words, repeat_rows, sweep_words, weights_words
+from catdog.report.facts import origin_words, repeat_rows, weights_words
 from catdog.report.load import Run, Tree
 from catdog.report.photos import confident_mistakes, missed_by_all, most_uncertain
 from catdog.report.quality import inspect
 from catdog.report.results import ModelResult, Report
 from catdog.report.slices import Cell, dimensions
-from catdog.report.svg import marker_swatch, series, strip, swatch
+from catdog.report.svg import series, strip, swatch
+from catdog.report.sweeps import sweep_view
 from catdog.report.verdict import Verdict, name_of
 from catdog.report.wording import listed, plural, visible
 
@@ -53,7 +53,9 @@ def context(report: Report, verdict: Verdict) -> dict[str, Any]:
         "slices": _slices(report, styles),
         "quality": [(run, inspect(run)) for run in report.runs],
         "sweeps": [
-            _sweep(run, name, report.price_per_hour) for run in report.runs for name in run.sweeps
+            sweep_view(run, name, report.price_per_hour)
+            for run in report.runs
+            for name in run.sweeps
         ],
         "repeats": [(run, repeat_rows(run)) for run in report.runs],
         **_strips(report, styles),
@@ -195,44 +197,3 @@ def _slices(
         ]
         found.append((run, models, drawn, rows))
     return found
-
-
-@dataclass(frozen=True)
-class SweepView:
-    """A sweep as shown: trials best first, the names of what was swept, and charts.
-
-    ``markers`` explain the first chart: a marker for each number of unfrozen blocks.
-    """
-
-    run: Run
-    model: str
-    trials: list[Tree]
-    best: str | None
-    keys: list[str]
-    by_rate: Markup | None
-    by_epoch: Markup | None
-    markers: list[tuple[Markup, str]]
-    words: str
-
-
-def _sweep(run: Run, name: str, price: float | None) -> SweepView:
-    sweep = run.sweeps[name]
-    facts = ("id", "config", "val_accuracy", "epochs", "seconds", "status", "history")
-    trials = [{fact: trial.get(fact) for fact in facts} for trial in sweep.get("trials") or []]
-    trials.sort(key=lambda trial: -(trial["val_accuracy"] or -1.0))
-    best = (sweep.get("best") or {}).get("id")
-    kinds = charts.block_kinds(trials)
-    return SweepView(
-        run=run,
-        model=name,
-        trials=trials,
-        best=best,
-        keys=list(dict.fromkeys(key for trial in trials for key in (trial["config"] or {}))),
-        by_rate=charts.sweep_chart(trials),
-        by_epoch=charts.trial_curves(trials, best),
-        markers=[
-            (marker_swatch(index), f"{kind} {'block' if kind == '1' else 'blocks'} unfrozen")
-            for index, kind in enumerate(kinds)
-        ],
-        words=sweep_words(run, sweep, trials, price),
-    )

@@ -96,6 +96,11 @@ def markdown_value(value: object) -> object:
     return value if isinstance(value, Raw) else markdown(str(value))
 
 
+def as_number(value: Any) -> float:
+    """What a file has for a number; NaN where it has none."""
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
 def percent(fraction: float | None, digits: int = 1) -> str:
     """``0.9333`` → ``93.3 %``."""
     return MISSING if fraction is None else f"{100 * fraction:.{digits}f}{NBSP}%"

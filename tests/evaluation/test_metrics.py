@@ -261,6 +261,15 @@ def test_holm_agrees_with_statsmodels(p_values: list[float]) -> None:
     )
 
 
+def test_a_rank_correlation_agrees_with_scipy_and_is_exact_for_few_pairs() -> None:
+    x, y = [1.0, 2.0, 2.0, 5.0, math.inf], [0.1, 0.3, 0.2, 0.5, 0.4]
+    found = intervals.rank_correlation(x, y)
+    assert found.rho == pytest.approx(stats.spearmanr([1, 2, 2, 5, 9], y).statistic)
+    rising = intervals.rank_correlation([1, 2, 3, 4], [1, 2, 3, 4])
+    # Of the 24 orders, the one seen and its reverse are as strong.
+    assert rising.p == pytest.approx(2 / 24)
+
+
 # Calibration
 
 

@@ -1,0 +1,207 @@
+"""A sweep as the report shows it: its trials, a chart for each setting that was tried, failures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from catdog.evaluation.intervals import holm, rank_correlation
+from catdog.report.facts import code, setting, sweep_words
+from catdog.report.load import Run, Tree
+from catdog.report.svg import Plot, marker_swatch, percent_tick, series, series_marker, ticks
+from catdog.report.wording import as_number, percent, plural, visible
+
+#: As few points have no rank correlation worth a word.
+FEWEST = 5
+
+
+@dataclass(frozen=True)
+class SettingView:
+    """What one setting did: a chart, and whether chance would do as well."""
+
+    title: str
+    chart: Markup
+    words: str
+
+
+@dataclass(frozen=True)
+class SweepView:
+    """A sweep as shown: trials best first and failed ones last, and charts.
+
+    ``markers`` explain the charts: a marker for each number of unfrozen blocks. ``failures`` are
+    pairs of a trial and its cause.
+    """
+
+    run: Run
+    model: str
+    trials: list[Tree]
+    best: str | None
+    keys: list[str]
+    by_setting: list[SettingView]
+    by_epoch: Markup | None
+    markers: list[tuple[Markup, str]]
+    any_stopped: bool
+    failures: list[tuple[str, str]]
+    words: str
+
+
+def sweep_view(run: Run, name: str, price: float | None) -> SweepView:
+    """The sweep over ``name``; ``price`` an hour, where it was given."""
+    sweep = run.sweeps[name]
+    facts = ("id", "config", "val_accuracy", "epochs", "seconds", "status", "error", "history")
+    trials = [{fact: trial.get(fact) for fact in facts} for trial in sweep.get("trials") or []]
+    trials.sort(key=lambda trial: (trial["status"] == "failed", -(trial["val_accuracy"] or -1.0)))
+    best = (sweep.get("best") or {}).get("id")
+    kinds = _block_kinds(trials)
+    return SweepView(
+        run=run,
+        model=name,
+        trials=trials,
+        best=best,
+        keys=list(dict.fromkeys(key for trial in trials for key in (trial["config"] or {}))),
+        by_setting=by_setting(trials, best),
+        by_epoch=trial_curves(trials, best),
+        markers=[
+            (marker_swatch(index), f"{kind} {'block' if kind == '1' else 'blocks'} unfrozen")
+            for index, kind in enumerate(kinds)
+        ],
+        any_stopped=any(trial["status"] == "stopped" for trial in trials),
+        failures=[
+            (visible(str(trial["id"])), visible(str(trial["error"])))
+            for trial in trials
+            if trial["error"] is not None
+        ],
+        words=sweep_words(run, sweep, trials, price),
+    )
+
+
+def by_setting(trials: Sequence[Tree], best: str | None) -> list[SettingView]:
+    """A chart for each setting of which two values or more came to a result."""
+    shown = [
+        trial
+        for trial in trials
+        if isinstance(trial.get("val_accuracy"), (int, float)) and trial.get("status") != "failed"
+    ]
+    keys = dict.fromkeys(key for trial in shown for key in trial.get("config") or {})
+    varied = {}
+    for key in keys:
+        points = [(trial["config"][key], trial) for trial in shown if key in trial["config"]]
+        if len({_rank(value) for value, _ in points}) > 1:
+            varied[key] = points
+    found = {
+        key: rank_correlation(
+            [_rank(value) for value, _ in points], [trial["val_accuracy"] for _, trial in points]
+        )
+        for key, points in varied.items()
+        if len(points) >= FEWEST
+    }
+    corrected = dict(zip(found, holm([pair.p for pair in found.values()]), strict=True))
+    return [
+        SettingView(
+            code(key),
+            _chart(key, points, _block_kinds(trials), best),
+            _association(found[key].rho, corrected[key], len(points), len(found))
+            if key in found
+            else "Too few trials to tell what it did.",
+        )
+        for key, points in varied.items()
+    ]
+
+
+def _association(rho: float, p: float, trials: int, settings: int) -> str:
+    """What the ranks of a setting and of the accuracy have in common, and what chance would do."""
+    words = f"Rank correlation {rho:+.2f} over {plural(trials, 'trial')}, p = {p:.2g}"
+    if settings > 1:
+        words += f" corrected for {plural(settings, 'setting')} (Holm)"
+    return words + (": chance alone does as much." if p > 0.05 else ".")
+
+
+def _rank(value: Any) -> float:
+    """Of a setting's value: numbers as they are, ``all`` (blocks) above every number."""
+    return float(value) if isinstance(value, (int, float)) else math.inf
+
+
+def _chart(
+    key: str, points: Sequence[tuple[Any, Tree]], kinds: Sequence[str], best: str | None
+) -> Markup:
+    """Validation accuracy over a setting; the ring is the best trial."""
+    accuracies = [float(trial["val_accuracy"]) for _, trial in points]
+    room = 0.15 * (max(accuracies) - min(accuracies)) or 0.01
+    y_range = min(accuracies) - room, min(1.0, max(accuracies) + room)
+    values = sorted({_rank(value) for value, _ in points})
+    names = {_rank(value): setting(value) for value, _ in points}
+    log = values[0] > 0 and values[-1] / values[0] > 8 and math.isfinite(values[-1])
+    if log:
+        low, high = values[0] / 1.5, values[-1] * 1.5
+        plot = Plot((low, high), y_range, log_x=True)
+        plot.x_axis(code(key), _log_ticks(low, high), _rate_tick)
+        places = {value: value for value in values}
+    elif len(values) <= FEWEST or not math.isfinite(values[-1]):
+        plot = Plot((0.5, len(values) + 0.5), y_range)
+        places = {value: float(place) for place, value in enumerate(values, 1)}
+        texts = {place: names[value] for value, place in places.items()}
+        plot.x_axis(code(key), texts, lambda place: texts[place])
+    else:
+        margin = 0.06 * (values[-1] - values[0])
+        plot = Plot((values[0] - margin, values[-1] + margin), y_range)
+        plot.x_axis(code(key), ticks(values[0], values[-1], 5))
+        places = {value: value for value in values}
+    plot.y_axis("validation accuracy, %", ticks(*y_range, 4), percent_tick)
+    for value, trial in points:
+        blocks = str((trial.get("config") or {}).get("unfrozen_blocks", ""))
+        index = kinds.index(blocks)
+        at, accuracy = places[_rank(value)], float(trial["val_accuracy"])
+        epochs = plural(int(trial.get("epochs") or 0), "epoch")
+        hint = f"trial {trial.get('id')}: {percent(accuracy)} at {setting(value)}, {epochs}"
+        plot.mark(at, accuracy, series_marker(index), series(index), hint)
+        if trial.get("id") == best:
+            plot.mark(at, accuracy, "circle", "ring", radius=8)
+    told = max(points, key=lambda point: point[1]["val_accuracy"])
+    words = f"best {percent(told[1]['val_accuracy'])} at {setting(told[0])}"
+    return plot.svg(f"Trials by {code(key)}: {plural(len(points), 'trial')}, {words}.")
+
+
+def trial_curves(trials: Sequence[Tree], best: str | None) -> Markup | None:
+    """Validation accuracy of each trial epoch by epoch: what was stopped, and why."""
+    curves = {}
+    for trial in trials:
+        rows = [row for row in trial.get("history") or [] if isinstance(row, dict)]
+        values = [as_number(row.get("val_accuracy")) for row in rows]
+        if any(map(math.isfinite, values)):
+            curves[str(trial.get("id"))] = values
+    longest = max(map(len, curves.values()), default=0)
+    if len(curves) < 2 or longest < 2:
+        return None
+    known = [value for values in curves.values() for value in values if math.isfinite(value)]
+    room = 0.08 * (max(known) - min(known)) or 0.01
+    y_range = min(known) - room, min(1.0, max(known) + room)
+    plot = Plot((0.8, longest + 0.2), y_range)
+    plot.y_axis("validation accuracy, %", ticks(*y_range, 4), percent_tick)
+    plot.x_axis("epoch", [t for t in ticks(1, longest, 6) if t == int(t)])
+    # The best is drawn last, over the others.
+    for name in sorted(curves, key=lambda name: name == best):
+        style = "trial kept" if name == best else "trial"
+        points = [(float(epoch), value) for epoch, value in enumerate(curves[name], 1)]
+        plot.line(points, style)
+        shown = [point for point in points if math.isfinite(point[1])]
+        plot.mark(*shown[-1], "circle", style, f"trial {name}", radius=3)
+    return plot.svg(f"Validation accuracy of {plural(len(curves), 'trial')} epoch by epoch.")
+
+
+def _block_kinds(trials: Sequence[Tree]) -> list[str]:
+    """The numbers of unfrozen blocks that were tried, one marker each."""
+    return sorted({str((trial.get("config") or {}).get("unfrozen_blocks", "")) for trial in trials})
+
+
+def _rate_tick(value: float) -> str:
+    return f"{value:.0e}".replace("e-0", "e-") if value < 1e-3 else f"{value:g}"
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 3) if 8 < high / low < 300 else (1,) if high / low >= 300 else (1, 2, 5)
+    return [s * 10.0**p for p in powers for s in steps if low <= s * 10.0**p <= high]
