@@ -17,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from tarfile import EOFHeaderError  # type: ignore[attr-defined]  # it has no public name
+from tarfile import EOFHeaderError, ReadError  # type: ignore[attr-defined]  # the first is private
 from typing import IO, BinaryIO, Self, cast
 
 from catdog.data.streams import Written, opened
@@ -30,9 +30,20 @@ MAX_MEMBERS = 20_000_000
 MAX_RATIO = 100
 #: What even a small archive may unpack to.
 FREE_BYTES = 512 << 20
+#: Long names and the like, before a file of a tar; more is an attack on memory.
+MAX_TAR_HEADER = 1 << 20
+#: A zip's list of its files, read as a whole: some millions of photos.
+MAX_ZIP_DIRECTORY = 512 << 20
 _PIECE = 1 << 20
 _IN_MEMORY = 16 << 20
 _ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
+_TAR_HEADERS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 _BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
 
 
@@ -148,6 +159,9 @@ def _spooled(member: Member) -> Iterator[IO[bytes]]:
 
 
 def _zip_members(stream: IO[bytes]) -> Iterator[Member]:
+    end = zipfile._EndRecData(stream)  # type: ignore[attr-defined]
+    if end and end[5] > MAX_ZIP_DIRECTORY:
+        raise zipfile.BadZipFile(f"its directory takes {end[5] >> 20} MiB")
     with zipfile.ZipFile(stream) as archive:
         for info in archive.infolist():
             if info.is_dir():
@@ -185,7 +199,16 @@ def _tar_members(stream: IO[bytes]) -> Iterator[Member]:
 
 
 class _TarInfo(tarfile.TarInfo):
-    """Notes the end marker: :mod:`tarfile` takes an archive cut between two files for whole."""
+    """Bounds headers, and notes the end marker.
+
+    :mod:`tarfile` reads a header of any size as a whole, and takes an archive that was cut between
+    two files for whole.
+    """
+
+    def _proc_member(self, tarfile: tarfile.TarFile) -> Self:
+        if self.type in _TAR_HEADERS and self.size > MAX_TAR_HEADER:
+            raise ReadError(f"a header of {self.size >> 20} MiB")
+        return cast(Self, super()._proc_member(tarfile))  # type: ignore[misc]
 
     @classmethod
     def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:

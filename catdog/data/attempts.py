@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from catdog.config import digest
 from catdog.retrying import retried
 from catdog.storage import Location
 
@@ -26,12 +27,16 @@ from catdog.storage import Location
 class Attempt:
     """A context manager; :meth:`publish` makes the set visible under its fingerprint.
 
-    ``root`` is where to write, ``suffix`` belongs into the names of shards.
+    ``root`` is where to write, ``suffix`` belongs into the names of shards. ``owner`` makes one
+    attempt at a time; what a killed one has left goes when the next begins.
     """
 
-    def __init__(self, datasets: Location, fingerprint: str) -> None:
+    def __init__(self, datasets: Location, fingerprint: str, owner: str | None = None) -> None:
         self._final = datasets / fingerprint
-        self._name = f".{fingerprint}.{uuid.uuid4().hex[:8]}"
+        # An object store has no lock that ends with a process. There an owner's attempts have one
+        # name, so that the next can tell what the last has left.
+        named = owner is not None and not datasets.is_local
+        self._name = f".{fingerprint}.{digest(owner)[:8] if named else uuid.uuid4().hex[:8]}"
         self._datasets = datasets
         self._lock: IO[str] | None = None
         self._scratch: Location | None = None
@@ -47,6 +52,8 @@ class Attempt:
             self._lock = (folder / f"{self._name}.lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             self.root.mkdir()
+        else:
+            self._delete_remote()
         return self
 
     def scratch(self) -> Location:
@@ -103,6 +110,8 @@ class Attempt:
             self._lock.close()
 
     def _delete_remote(self) -> None:
+        with contextlib.suppress(OSError):
+            (self._datasets / f"{self._name}.scratch").delete_tree()
         with contextlib.suppress(OSError):
             for info in self.root.list(recursive=True):
                 if self.suffix in info.path.rpartition("/")[2]:

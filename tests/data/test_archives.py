@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 import tracemalloc
@@ -136,6 +137,35 @@ def test_a_bomb_ends_in_a_clear_error_with_bounded_memory(
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 20 << 20, f"{peak} bytes"
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_a_name_that_takes_all_memory_is_no_name(tmp_path: Path, kind: bytes) -> None:
+    buffer = io.BytesIO()
+    with gzip.GzipFile(fileobj=buffer, mode="wb") as stream:
+        info = tarfile.TarInfo("long")
+        info.type, info.size = kind, 64 << 20
+        stream.write(info.tobuf(tarfile.GNU_FORMAT))
+        stream.write(bytes(64 << 20))
+        stream.write(tarred(FILES, "w:"))
+    (tmp_path / "a.tar.gz").write_bytes(buffer.getvalue())
+    del stream
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"a\.tar\.gz is damaged or no archive: a header of 64 MiB"):
+        packed(tmp_path / "a.tar.gz", tmp_path / "packs")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 << 20, f"{peak} bytes"
+
+
+def test_a_zip_whose_directory_takes_all_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "MAX_ZIP_DIRECTORY", 1 << 20)
+    names = (f"{'cat' * 80}.{number}.jpg" for number in range(5000))
+    (tmp_path / "a.zip").write_bytes(zipped(dict.fromkeys(names, b"")))
+    with pytest.raises(UserError, match="its directory takes 1 MiB"):
+        packed(tmp_path / "a.zip", tmp_path / "packs")
 
 
 def test_archives_within_archives_have_a_bounded_depth() -> None:

@@ -85,3 +85,15 @@ def test_what_a_killed_attempt_leaves_is_removed_by_the_next_and_a_living_one_is
     with Attempt(Location.of(tmp_path), "abc"):
         assert not set(living) & set(everything(tmp_path))
     assert everything(tmp_path) == []
+
+
+def test_what_a_killed_attempt_leaves_in_a_bucket_goes_with_the_next_of_its_owner(s3: S3) -> None:
+    datasets = s3.location("owned")
+    killed = Attempt(datasets, "abc", "runs/one").__enter__()
+    (killed.root / f"train/part-0{killed.suffix}.arrow").write_bytes(b"x")
+    (killed.scratch() / "pack.bin").write_bytes(b"y")
+    other = Attempt(datasets, "abc", "runs/two").__enter__()
+    (other.root / f"train/part-0{other.suffix}.arrow").write_bytes(b"z")
+    with Attempt(datasets, "abc", "runs/one") as attempt:
+        assert s3.files("owned") == [f"owned/abc/train/part-0{other.suffix}.arrow"]
+        attempt.publish({"files": 0})

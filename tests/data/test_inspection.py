@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ import pytest
 
 from catdog import retrying
 from catdog.data import inspection, sources
+from catdog.data.decoding import Rejected
 from catdog.data.inspection import VERDICTS, Plan, inspect_block
 from catdog.data.shards import open_rows
 from catdog.data.splits import SPLITS
@@ -86,6 +91,34 @@ def test_a_store_that_stays_away_makes_files_unreadable(
     assert verdict["reason"] == "unreadable"
     assert verdict["detail"].startswith("StorageAway")
     assert pauses == [0.5], "the read was not repeated"
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Without root's right to read everything, where the tests run as root."""
+    if os.getuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_photo_that_may_not_be_read_is_unreadable(pictures: Any) -> None:
+    # Not below pytest's own folder, which is closed to others as a whole.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        for name in ("cat.0.jpg", "cat.1.jpg"):
+            (Path(folder) / name).write_bytes(pictures.jpeg(1))
+        (Path(folder) / "cat.1.jpg").chmod(0)
+        listing = sources.list_source(folder)
+        with as_nobody():
+            _, (_, found) = inspection.contents(block_of(listing), listing.bases)
+    assert isinstance(found, Rejected)
+    assert found.reason == "unreadable"
+    assert found.detail.startswith("PermissionError: ")
 
 
 def test_what_is_too_large_to_read_is_unreadable_or_no_image(
