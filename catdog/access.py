@@ -73,7 +73,7 @@ def with_answers(place: Location, flag: str, ask: Callable[[], None]) -> None:
     try:
         ask()
     except OSError as error:
-        raise UserError(f"{flag}: {_explained(place, str(error))}") from error
+        raise UserError(f"{flag}: {explained(place, str(error))}") from error
 
 
 def _look(place: Location, flag: str) -> None:
@@ -117,7 +117,8 @@ def _brief(place: Location) -> pafs.FileSystem:
     return filesystem
 
 
-def _explained(place: Location, error: str) -> str:
+def explained(place: Location, error: str) -> str:
+    """What a store's ``error`` means for who named ``place``, in one line."""
     if "NO_SUCH_BUCKET" in error or "Bucket '" in error or "bucket does not exist" in error:
         return _no_bucket(place)
     if any(word in error for word in _AWAY):

@@ -12,6 +12,7 @@ import uuid
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from catdog.access import explained
 from catdog.errors import UserError
 from catdog.storage import Location
 
@@ -44,14 +45,15 @@ def check_nodes(storage: Location) -> None:
             for problem in _differences(expected, facts["versions"])
         ]
         apart = [
-            f"node {alive[node]}: {storage} is not the driver's {storage}"
+            f"node {alive[node]}: {told[node]['problem'] or _elsewhere(storage)}"
             for node in told
             if not (folder / node).exists() or told[node]["token"] != folder.name
         ]
+        private = [node for node in told if not told[node]["problem"]]
     finally:
         with contextlib.suppress(OSError):
             folder.delete_tree()
-    if apart:
+    if apart and private:
         apart.append("--storage must be one that all nodes share: a mounted folder or s3://…")
     problems += apart
     if problems:
@@ -81,14 +83,19 @@ def _ask(folder: Location, alive: dict[str, str]) -> dict[str, dict[str, Any]]:
 
 def _look(folder: str, node: str) -> dict[str, Any]:
     """On the node: what is installed, and what the driver wrote; leaves a file of its own."""
-    place = Location.of(folder)
+    place, token, problem = Location.of(folder), "", ""
     try:
         token = (place / "driver").read_text()
-    except OSError:
-        token = ""
-    if token:
         (place / node).write_text(node)
-    return {"token": token, "versions": _facts()}
+    except FileNotFoundError:
+        pass  # it sees another storage under that name
+    except OSError as error:
+        problem = explained(place.parent, str(error))
+    return {"token": token, "problem": problem, "versions": _facts()}
+
+
+def _elsewhere(storage: Location) -> str:
+    return f"{storage} is not the driver's {storage}"
 
 
 def _facts() -> dict[str, str]:

@@ -122,7 +122,8 @@ def prepare_data(
     """The prepared set, and copies of its lists in the run directory."""
     session.stage("data", "read, check, split and decode the photos")
     with console.progress("photos", 1.0) as advance:
-        dataset = prepare(config.data, storage, config.seed, console.counted(advance))
+        counted = console.counted(advance)
+        dataset = prepare(config.data, storage, config.seed, counted, owner=str(run.root))
     manifest = dataset.manifest
     for name in ("manifest.json", "rejected.parquet", "photos.parquet"):
         (run.data / name).write_bytes((dataset.root / name).read_bytes())
@@ -140,6 +141,8 @@ def prepare_data(
 def fetch_weights(config: Config, session: Session, storage: Location) -> dict[ModelName, Weights]:
     """Pretrained weights by backbone; the sample alone goes on where there is no network."""
     found: dict[ModelName, Weights] = {}
+    if any(config.weights_of(name).pretrained for name in config.models):
+        session.stage("weights", "pretrained ones, read or downloaded once and checked")
     for name in config.models:
         settings = config.weights_of(name)
         try:

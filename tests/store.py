@@ -92,10 +92,11 @@ class S3:
             allow_bucket_creation=True,
         )
 
-    def uri(self, path: str, bucket: str = BUCKET) -> str:
-        """For those that have :data:`KEYS` in their environment."""
-        endpoint = f"http://127.0.0.1:{self.proxy.port}"
-        return f"s3://{bucket}/{path}?endpoint_override={endpoint}&scheme=http&region=us-east-1"
+    def uri(self, path: str, bucket: str = BUCKET, *, keys: bool = False) -> str:
+        """For those that have :data:`KEYS` in their environment, or with ``keys`` for all."""
+        user = f"{ACCESS_KEY}:{SECRET}@" if keys else ""
+        query = f"endpoint_override=http://127.0.0.1:{self.proxy.port}&scheme=http&region=us-east-1"
+        return f"s3://{user}{bucket}/{path}?{query}"
 
     def location(self, path: str) -> Location:
         """With the keys in its URI, so that Ray's workers have them too.

@@ -8,8 +8,8 @@ under way goes on from its own checkpoint.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,26 +68,29 @@ def sweep_fine_tuning(
     def run_trial(config: dict[str, Any]) -> None:
         _run_trial(job_of(config["point"], ledger.output(config["trial"])), cluster.workers, folder)
 
-    tuner = tune.Tuner(
-        tune.with_resources(run_trial, TRIAL_RESOURCES),
-        tune_config=tune.TuneConfig(
-            metric=METRIC,
-            mode="max",
-            search_alg=_proposer(ledger, missing),
-            num_samples=len(missing),
-            scheduler=_halving(settings),
-            max_concurrent_trials=cluster.concurrent,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            **(folder / "ray").for_ray(),
-            callbacks=[_recorder(ledger, job_of, on_result)],
-            # For a trial's own process, which may be on the lost node.
-            failure_config=tune.FailureConfig(max_failures=1),
-            verbose=0,
-        ),
-    )
-    tuner.fit()
+    # Tune's own means to go on, which nobody uses, with whatever key the storage has in its URI:
+    # they stay on this machine.
+    with tempfile.TemporaryDirectory(prefix="catdog-tune-") as place:
+        tuner = tune.Tuner(
+            tune.with_resources(run_trial, TRIAL_RESOURCES),
+            tune_config=tune.TuneConfig(
+                metric=METRIC,
+                mode="max",
+                search_alg=_proposer(ledger, missing),
+                num_samples=len(missing),
+                scheduler=_halving(settings),
+                max_concurrent_trials=cluster.concurrent,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=place,
+                callbacks=[_recorder(ledger, job_of, on_result)],
+                # For a trial's own process, which may be on the lost node.
+                failure_config=tune.FailureConfig(max_failures=1),
+                verbose=0,
+            ),
+        )
+        tuner.fit()
 
 
 def _halving(settings: SweepSettings) -> Any:
@@ -189,11 +192,6 @@ def _recorder(ledger: Ledger, job_of: JobOf, on_result: Callable[[dict[str, Any]
     class Recorder(tune.Callback):
         def __init__(self) -> None:
             self.heard: dict[str, list[dict[str, Any]]] = {}
-
-        def setup(self, **_: Any) -> None:
-            # Tune's own means to go on, which nobody uses, with whatever key the storage has.
-            with suppress(OSError):
-                (ledger.folder / "ray" / "tune" / "tuner.pkl").delete()
 
         def on_trial_result(
             self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pandas as pd
 import pytest
 
-from catdog.nodes import _differences
+from catdog.nodes import _differences, _look
+from tests.store import KEYS, s3_server
 from tests.tiny import write_rows
 
 from .conftest import NODE, nodes_of_training_workers
@@ -29,31 +34,50 @@ def start(project: Path, environment: dict[str, str], *arguments: str) -> subpro
     )
 
 
+def weights_of(run: Path, model: str) -> list[np.ndarray]:
+    """All arrays of the saved model, in the order of their names."""
+    arrays: list[np.ndarray] = []
+    with zipfile.ZipFile(run / f"models/{model}/model.keras") as archive:
+        content = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(content) as file:
+        file.visititems(
+            lambda _, item: arrays.append(item[()]) if isinstance(item, h5py.Dataset) else None
+        )
+    return arrays
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_one_worker_and_three_on_three_nodes_come_to_the_same_losses(
+def test_one_worker_and_three_on_three_nodes_come_to_the_same_losses_and_weights(
     project: Path, tmp_path: Path, environment_of: dict[str, str], exact: list[str]
 ) -> None:
-    rows = {}
-    for workers in (1, 3):
+    """24 steps; the same with both backbones takes ten minutes and was tried by hand."""
+    runs = {workers: tmp_path / f"w{workers}" for workers in (1, 3)}
+    for workers, folder in runs.items():
         process = start(
             project,
             environment_of,
             "jobs/train.py",
             *exact,
             f"--storage={tmp_path}",
-            f"--name=w{workers}",
+            f"--name={folder.name}",
             f"--workers={workers}",
             "--epochs=2",
             "--set=compute.cpus_per_worker=1",
         )
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output
-        history = tmp_path / f"w{workers}/models/base_cnn/history.json"
-        rows[workers] = json.loads(history.read_text())
-    for one, three in zip(rows[1], rows[3], strict=True):
+    one, three = (
+        json.loads((folder / "models/base_cnn/history.json").read_text())
+        for folder in runs.values()
+    )
+    for row, other in zip(one, three, strict=True):
         for key in ("loss", "val_loss"):
-            assert one[key] == pytest.approx(three[key], abs=1e-12)
+            assert row[key] == pytest.approx(other[key], abs=1e-12)
+    arrays = [weights_of(folder, "base_cnn") for folder in runs.values()]
+    assert arrays[0]
+    for array, other in zip(*arrays, strict=True):
+        np.testing.assert_array_equal(array, other)
 
 
 def test_versions_that_differ_and_packages_that_lack_are_named() -> None:
@@ -87,6 +111,16 @@ def test_storage_that_the_nodes_do_not_share_is_refused(
     assert done.returncode == 2, done.stderr
     assert "is not the driver's" in done.stderr.splitlines()[0]
     assert "a mounted folder or s3://" in done.stderr
+
+
+def test_a_node_that_may_not_use_the_storage_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    # A store that looks at keys and knows none.
+    with s3_server(INITIAL_NO_AUTH_ACTION_COUNT="0") as store:
+        found = _look(store.uri("runs/.nodes-x"), "node")
+    assert found["token"] == ""
+    assert found["problem"].startswith("the store refuses s3://bucket/runs to these credentials")
 
 
 WAITER = """

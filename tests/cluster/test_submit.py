@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -12,18 +13,19 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+RAY = str(Path(sys.executable).with_name("ray"))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SMALL = [
     "--models=base_cnn",
     "--trials=0",
-    "--epochs=1",
+    "--epochs=8",
     "--set=data.drawings=240",
     "--workers=2",
     # Every kind of augmentation there is, on several workers.
@@ -43,19 +45,42 @@ class Head:
     address: str
     environment: dict[str, str]
 
-    def submit(self, project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        ray = str(Path(sys.executable).with_name("ray"))
-        where = ["--address", self.address, "--working-dir", str(project)]
+    def ray(self, *arguments: str) -> subprocess.Popen[str]:
+        """``ray job …`` as a process, its lines on one pipe."""
+        action, *rest = arguments
+        return subprocess.Popen(
+            [RAY, "job", action, "--address", self.address, *rest],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self.environment,
+        )
+
+    def submit(self, project: Path, *arguments: str, name: str | None = None) -> Submitted:
+        called = ["--submission-id", name] if name else []
         # The node's Python is the one that has the packages.
         entry = [sys.executable, "jobs/train.py", *arguments]
-        return subprocess.run(
-            [ray, "job", "submit", *where, "--", *entry],
-            capture_output=True,
-            text=True,
-            timeout=400,
-            env=self.environment,
-            check=False,
-        )
+        where = ["--working-dir", str(project)]
+        return Submitted(self.ray("submit", *called, *where, "--", *entry))
+
+
+class Submitted:
+    """A job whose lines are followed."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def end(self, at_line: str = "", act: Callable[[], object] = lambda: None) -> tuple[int, str]:
+        """(exit code, lines); ``act`` is called at the first line that holds ``at_line``."""
+        seen, acted = [], not at_line
+        with self.process as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                seen.append(line)
+                if not acted and at_line in line:
+                    acted = True
+                    act()
+        return process.returncode, "".join(seen)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -80,7 +105,7 @@ def head() -> Iterator[Head]:
         "HOME": str(folder),
     }
     command = [
-        *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"),
+        *(RAY, "start", "--head", "--block"),
         *("--num-cpus=2", f"--port={port}", f"--temp-dir={folder}", "--node-ip-address=127.0.0.1"),
         *(f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"),
         *(f"--ray-client-server-port={client}", "--object-store-memory=200000000"),
@@ -107,35 +132,43 @@ def head() -> Iterator[Head]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_submitted_job_streams_readable_lines_and_its_verdict(
+def test_a_submitted_job_is_stopped_and_submitted_again_and_goes_on(
     head: Head, project: Path, tmp_path: Path
 ) -> None:
     arguments = [f"--storage={tmp_path}", "--name=job", *SMALL]
-    done = head.submit(project, *arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "base_cnn epoch 1/1  loss" in done.stdout
-    assert f"{tmp_path}/job/report.html" in done.stdout
-    assert (tmp_path / "job" / "report.html").is_file()
+    _, said = head.submit(project, *arguments, name="first").end(
+        "base_cnn epoch 1/8  loss", lambda: Submitted(head.ray("stop", "first")).end()
+    )
+    assert "report.html" not in said
+    assert not (tmp_path / "job" / "report.html").exists()
 
-    again = head.submit(project, *arguments)
-    assert again.returncode == 0
-    assert "nothing is left to do" in again.stdout
+    code, said = head.submit(project, *arguments).end()
+    assert code == 0, said
+    assert "base_cnn: going on after epoch" in said, said
+    assert "base_cnn epoch 1/8  loss" not in said, "an epoch was trained twice"
+    assert "base_cnn epoch 8/8  loss" in said
+    assert f"{tmp_path}/job/report.html" in said
+    assert (tmp_path / "job" / "report.html").is_file()
+    events = [json.loads(row) for row in (tmp_path / "job/events.jsonl").read_text().splitlines()]
+    kinds = [event["event"] for event in events]
+    assert kinds[0] == "begin"
+    assert {"resume", "stage", "data", "epoch", "finished"} <= set(kinds)
 
 
 def test_a_mistake_in_a_submitted_job_is_one_line_and_a_failed_job(
-    head: Head, project: Path, tmp_path: Path
+    head: Head, project: Path
 ) -> None:
-    done = head.submit(project, "--storage=here", *SMALL)
-    assert done.returncode != 0
-    assert "error: --storage here: in a Ray job this would be" in done.stdout + done.stderr
-    assert "Traceback" not in done.stdout
+    code, said = head.submit(project, "--storage=here", *SMALL).end()
+    assert code != 0
+    assert "error: --storage here: in a Ray job this would be" in said
+    assert "Traceback" not in said
 
 
 def test_a_caller_without_the_token_is_turned_away(head: Head, project: Path) -> None:
     stranger = Head(head.address, head.environment | {"RAY_AUTH_MODE": "disabled"})
-    done = stranger.submit(project, "--help")
-    assert done.returncode != 0
-    assert "401" in done.stdout + done.stderr or "nauthori" in done.stdout + done.stderr
+    code, said = stranger.submit(project, "--help").end()
+    assert code != 0
+    assert "401" in said or "nauthori" in said
 
 
 def test_the_upload_leaves_out_what_a_node_does_not_need(project: Path, tmp_path: Path) -> None:
