@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -198,3 +200,18 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Fin
     build([run.root])
     drawings = sample.drawn(storage, settings.drawings, 0, settings.image_size)
     return FinishedRun(run.root.local_path, drawings.local_path, dataset, model)
+
+
+MAKE_WEIGHTS = (
+    "import sys, keras\n"
+    "keras.utils.set_random_seed(0)\n"
+    "keras.applications.ResNet50V2(weights=None, include_top=False).save_weights(sys.argv[1])\n"
+)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of weights for ResNet50V2, drawn at random."""
+    file = tmp_path_factory.mktemp("weights") / "resnet.weights.h5"
+    subprocess.run([sys.executable, "-c", MAKE_WEIGHTS, str(file)], check=True, timeout=120)
+    return file

@@ -22,20 +22,6 @@ EXACT = [
     "--set=fine_tune.dropout=0",
 ]
 
-MAKE_WEIGHTS = (
-    "import sys, keras\n"
-    "keras.utils.set_random_seed(0)\n"
-    "keras.applications.ResNet50V2(weights=None, include_top=False).save_weights(sys.argv[1])\n"
-)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of weights for ResNet50V2, drawn at random."""
-    file = tmp_path_factory.mktemp("weights") / "resnet.weights.h5"
-    subprocess.run([sys.executable, "-c", MAKE_WEIGHTS, str(file)], check=True, timeout=120)
-    return file
-
 
 def command(project: Path, job: str, *arguments: str) -> list[str]:
     return [sys.executable, str(project / "jobs" / job), *arguments]
@@ -159,6 +145,7 @@ def test_a_killed_sweep_of_the_head_goes_on_and_train_takes_its_choice(
         f"--config={folder / 'best.yaml'}",
         "--name=final",
         "--set=fine_tune.epochs=400",
+        "--seeds=2",
     )
     assert trained.returncode == 0, trained.stdout + trained.stderr
     rows = json.loads((tmp_path / "final/models/resnet50v2/history.json").read_text())
@@ -166,6 +153,11 @@ def test_a_killed_sweep_of_the_head_goes_on_and_train_takes_its_choice(
     assert probe["phase"] == "probe"
     for ours, theirs in zip(trial["history"][:50], head[:50], strict=True):
         assert ours["val_loss"] == pytest.approx(theirs["val_loss"], abs=1e-4), ours["epoch"]
+    other = tmp_path / "final/models/resnet50v2/seeds/1/history.json"
+    assert json.loads(other.read_text())[-1]["loss"] != head[-1]["loss"], "the same seed twice"
+    (model,) = json.loads((tmp_path / "final/report.json").read_text())["models"]
+    assert model["seeds"]["n"] == 2
+    assert model["seeds"]["sd"] is not None
 
 
 @pytest.mark.slow

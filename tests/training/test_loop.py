@@ -1,0 +1,43 @@
+"""A whole training in this process: when it stops, and which weights it validates and keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import evaluated_by_keras, make_job, train_here, write_rows
+
+pytestmark = pytest.mark.timeout(120)
+SHOWN = ("loss", "accuracy", "val_loss", "val_accuracy")
+
+
+def test_patience_ends_a_training_that_gets_no_better_and_it_stays_ended(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    job = make_job(tmp_path, "model", epochs=30, patience=2, learning_rate=3e-3)
+    rows = train_here(job)
+    best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    assert len(rows) == best["epoch"] + 2 < 30
+    assert train_here(job) == []
+    assert evaluated_by_keras(job)[0] == pytest.approx(best["val_loss"], abs=1e-6)
+
+
+def test_averaged_weights_are_validated_kept_and_go_on_with_the_rest(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    options = {"epochs": 3, "dropout": 0.3, "ema_momentum": 0.95}
+    whole_job = make_job(tmp_path, "whole", **options)
+    whole = train_here(whole_job)
+    stopped = make_job(tmp_path, "stopped", **options)
+    rows = train_here(stopped, 1) + train_here(stopped)
+    assert [[row[key] for key in SHOWN] for row in rows] == [
+        [row[key] for key in SHOWN] for row in whole
+    ]
+    best = max(whole, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    assert evaluated_by_keras(whole_job) == pytest.approx(
+        (best["val_loss"], best["val_accuracy"]), abs=1e-6
+    )
+    plain = train_here(make_job(tmp_path, "plain", **(options | {"ema_momentum": None})))
+    assert [row["loss"] for row in plain] == [row["loss"] for row in whole], "the same steps"
+    assert all(
+        row["val_loss"] != averaged["val_loss"] for row, averaged in zip(plain, whole, strict=True)
+    )
