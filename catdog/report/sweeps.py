@@ -114,7 +114,8 @@ def by_setting(trials: Sequence[Tree], best: str | None) -> list[SettingView]:
 
 def _association(rho: float, p: float, trials: int, settings: int) -> str:
     """What the ranks of a setting and of the accuracy have in common, and what chance would do."""
-    words = f"Rank correlation {rho:+.2f} over {plural(trials, 'trial')}, p = {p:.2g}"
+    shown = f"{round(rho, 2) + 0.0:+.2f}".replace("-", "−")
+    words = f"Rank correlation {shown} over {plural(trials, 'trial')}, p = {p:.2g}"
     if settings > 1:
         words += f" corrected for {plural(settings, 'setting')} (Holm)"
     return words + (": chance alone does as much." if p > 0.05 else ".")
@@ -134,7 +135,7 @@ def _chart(
     y_range = min(accuracies) - room, min(1.0, max(accuracies) + room)
     values = sorted({_rank(value) for value, _ in points})
     names = {_rank(value): setting(value) for value, _ in points}
-    log = values[0] > 0 and values[-1] / values[0] > 8 and math.isfinite(values[-1])
+    log = values[0] > 0 and values[-1] / values[0] > 4 and math.isfinite(values[-1])
     if log:
         low, high = values[0] / 1.5, values[-1] * 1.5
         plot = Plot((low, high), y_range, log_x=True)
@@ -203,5 +204,5 @@ def _rate_tick(value: float) -> str:
 
 def _log_ticks(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 3) if 8 < high / low < 300 else (1,) if high / low >= 300 else (1, 2, 5)
+    steps = (1, 3) if 20 < high / low < 300 else (1,) if high / low >= 300 else (1, 2, 5)
     return [s * 10.0**p for p in powers for s in steps if low <= s * 10.0**p <= high]
