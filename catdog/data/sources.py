@@ -205,12 +205,16 @@ def _list_table(place: Location, labelled: bool) -> Listing:
             raise UserError(f"{place}: a row has no path")
         text, base = str(path), 0
         if "://" in text and (place.is_local or not text.startswith(scheme_of_table)):
-            scheme, _, rest = text.partition("://")
-            bucket = f"{scheme}://{rest.partition('/')[0]}"
+            # A row may bring its store's endpoint, as an address on the command line does.
+            plain, mark, query = text.partition("?")
+            scheme, _, rest = plain.partition("://")
+            host, _, key = rest.partition("/")
+            bucket = f"{scheme}://{host}{mark}{query}"
             if bucket not in known:
                 known[bucket] = len(bases)
                 bases.append(Location.of(bucket))
-            base, inner, uri = known[bucket], rest, without_secrets(text)
+            base, uri = known[bucket], without_secrets(text)
+            inner = f"{host.rpartition('@')[2]}/{key}"
         elif "://" in text:  # the table's own store, with its endpoint and credentials
             inner = text.partition("://")[2].partition("?")[0]
             uri = f"{scheme_of_table}://{inner}"

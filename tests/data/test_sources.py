@@ -11,7 +11,7 @@ import pytest
 from catdog.data import sources
 from catdog.data.sources import list_source, read
 from catdog.errors import UserError
-from tests.store import BUCKET, S3
+from tests.store import BUCKET, S3, SECRET
 
 
 def names(listing: sources.Listing) -> list[str]:
@@ -152,6 +152,18 @@ def test_without_labels_a_single_photo_is_a_source_here_and_in_a_bucket(
         assert "secret" not in entry["uri"]
         with pytest.raises(UserError, match="neither a folder nor"):
             sources.list_source(place)
+
+
+def test_rows_of_a_local_table_may_bring_their_stores_endpoint_and_keys(
+    tmp_path: Path, s3: S3
+) -> None:
+    s3.put("rows/cat.1.jpg", b"bytes of a cat")
+    address = s3.uri("rows/cat.1.jpg", keys=True)
+    (tmp_path / "photos.csv").write_text(f"path,label\n{address},cat\n")
+    listing = list_source(str(tmp_path / "photos.csv"))
+    (row,) = listing.files.to_pylist()
+    assert read(listing.bases[row["base"]], row["path"], 0, -1) == b"bytes of a cat"
+    assert SECRET not in row["uri"]
 
 
 def test_without_labels_a_table_needs_paths_only(tmp_path: Path) -> None:
