@@ -120,7 +120,7 @@ def test_a_killed_sweep_of_the_head_goes_on_and_train_takes_its_choice(
     ]
     # Epochs enough for trials that can be met at work.
     sweep = ["--model=resnet50v2", "--stage=head", "--trials=8", "--name=swept"]
-    sweep += [*given, "--set=sweep.head_epochs=400"]
+    sweep += [*given, "--set=sweep.head_epochs=200"]
     folder = tmp_path / "swept/sweeps/resnet50v2"
     stop_at(project, "trial 001", signal.SIGKILL, *sweep)
     killed = times(folder)
@@ -144,7 +144,7 @@ def test_a_killed_sweep_of_the_head_goes_on_and_train_takes_its_choice(
         "train.py",
         f"--config={folder / 'best.yaml'}",
         "--name=final",
-        "--set=fine_tune.epochs=400",
+        "--set=fine_tune.epochs=200",
         "--seeds=2",
     )
     assert trained.returncode == 0, trained.stdout + trained.stderr
