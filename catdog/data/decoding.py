@@ -135,8 +135,7 @@ def _decode_jpeg(data: bytes, workspace: Workspace | None, scaled: bool) -> Deco
         pixels = simplejpeg.decode_jpeg(data, min_height=least, min_width=least, buffer=buffer)
     except ValueError as error:
         return _explain_jpeg(data, header, str(error), scaled)
-    trailing = formats.jpeg_trailing_bytes(data, header)
-    note = f"{trailing} bytes after the end of the picture" if trailing else ""
+    note = _trailing(data, header)
     orientation = _orientation(header.exif) if header.exif is not None else 1
     if orientation != 1:
         pixels = _upright(pixels, orientation)
@@ -207,7 +206,14 @@ def _decode_with_pillow(data: bytes, kind: formats.Format, first: str = "") -> D
             cut = "truncated" in text.lower() or "not enough" in text.lower()
             return Rejected("truncated" if cut else "corrupt", (first or text)[:200])
     height, width = pixels.shape[:2]
-    return pixels, width, height, "" if kind == "jpeg" else f"a {kind.upper()} picture"
+    is_jpeg = kind == "jpeg"
+    note = _trailing(data, formats.jpeg_header(data)) if is_jpeg else f"a {kind.upper()} picture"
+    return pixels, width, height, note
+
+
+def _trailing(data: bytes, header: formats.JpegHeader) -> str:
+    count = formats.jpeg_trailing_bytes(data, header)
+    return f"{count} bytes after the end of the picture" if count else ""
 
 
 def _to_rgb(image: Image.Image) -> Pixels:

@@ -51,6 +51,7 @@ def test_the_header_of_a_jpeg_is_read(pictures: Any, options: dict[str, Any]) ->
     assert not jpeg_too_short(header, len(data))
     assert jpeg_trailing_bytes(data, header) == 0
     assert jpeg_trailing_bytes(data + b"12345", header) == 5
+    assert jpeg_trailing_bytes(data + data, header) == len(data), "two pictures in one file"
 
 
 def test_even_the_emptiest_jpeg_holds_its_blocks(pictures: Any) -> None:

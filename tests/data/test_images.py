@@ -284,6 +284,9 @@ def test_garbage_after_the_end_is_noted_and_kept(pictures: Any) -> None:
     noted = kept(clean + b"\0" * 1234)
     assert "1234 bytes" in noted.note
     assert noted.hash == kept(clean).hash
+    inks = pictures.encode(Image.fromarray(pictures.pixels(17)).convert("CMYK"), "JPEG")
+    assert kept(inks).note == ""
+    assert "1234 bytes" in kept(inks + b"\0" * 1234).note
 
 
 def test_dark_bright_blurry_and_odd_pictures_are_flagged_and_kept(pictures: Any) -> None:
