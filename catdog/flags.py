@@ -262,15 +262,25 @@ def _apply_weights(tree: dict[str, Any], arguments: argparse.Namespace) -> None:
         for name in MODEL_NAMES[1:]:
             tree["weights"][name] = {"source": arguments.weights, "scale": "-1..1"}
     for text in arguments.weights_for:
-        name, equals, rest = text.partition("=")
-        source, _, scale = rest.partition(",scale=")
-        if not equals or not source:
-            raise UserError(f"--weights-for {text}: write MODEL=PATH,scale=0..1")
-        if name not in MODEL_NAMES[1:]:
-            raise UserError(f"--weights-for {text}: there is no backbone {name!r}")
-        if source not in ("none", "imagenet"):
-            source = Location.of(source).uri
-        tree["weights"][name] = {"source": source, "scale": scale or "-1..1"}
+        backbone, settings = weights_of(text)
+        tree["weights"][backbone] = settings
+
+
+def weights_of(text: str) -> tuple[str, dict[str, str]]:
+    """What ``--weights-for`` says: a backbone, and the source and scale of its weights.
+
+    Raises:
+        UserError: it says neither, or there is no such backbone.
+    """
+    name, equals, rest = text.partition("=")
+    source, _, scale = rest.partition(",scale=")
+    if not equals or not source:
+        raise UserError(f"--weights-for {text}: write MODEL=PATH,scale=0..1")
+    if name not in MODEL_NAMES[1:]:
+        raise UserError(f"--weights-for {text}: there is no backbone {name!r}")
+    if source not in ("none", "imagenet"):
+        source = Location.of(source).uri
+    return name, {"source": source, "scale": scale or "-1..1"}
 
 
 def _assign(tree: dict[str, Any], assignment: str) -> None:

@@ -44,18 +44,15 @@ def check_nodes(storage: Location) -> None:
             for node, facts in told.items()
             for problem in _differences(expected, facts["versions"])
         ]
-        apart = [
-            f"node {alive[node]}: {told[node]['problem'] or _elsewhere(storage)}"
-            for node in told
-            if not (folder / node).exists() or told[node]["token"] != folder.name
-        ]
-        private = [node for node in told if not told[node]["problem"]]
+        apart = {
+            alive[node]: facts["problem"]
+            for node, facts in told.items()
+            if not (folder / node).exists() or facts["token"] != folder.name
+        }
     finally:
         with contextlib.suppress(OSError):
             folder.delete_tree()
-    if apart and private:
-        apart.append("--storage must be one that all nodes share: a mounted folder or s3://…")
-    problems += apart
+    problems += _apart(storage, apart)
     if problems:
         raise UserError(problems[0], details=tuple(problems[1:]))
 
@@ -94,8 +91,13 @@ def _look(folder: str, node: str) -> dict[str, Any]:
     return {"token": token, "problem": problem, "versions": _facts()}
 
 
-def _elsewhere(storage: Location) -> str:
-    return f"{storage} is not the driver's {storage}"
+def _apart(storage: Location, problems: dict[str, str]) -> list[str]:
+    """Lines about nodes that do not see the driver's files: address and why, where one is known."""
+    elsewhere = f"{storage} is not the driver's {storage}"
+    lines = [f"node {node}: {problem or elsewhere}" for node, problem in problems.items()]
+    if "" in problems.values():
+        lines.append("--storage must be one that all nodes share: a mounted folder or s3://…")
+    return lines
 
 
 def _facts() -> dict[str, str]:

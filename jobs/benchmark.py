@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from catdog import benchmarks, console
-from catdog.errors import UserError
+from catdog.errors import RunFailed, UserError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,6 +55,9 @@ def main() -> int:
                 target.write_text(text + "\n")
     except UserError as error:
         console.complain(str(error), error.details)
+        return error.exit_code
+    except RunFailed as error:
+        console.complain(str(error))
         return error.exit_code
     console.say(str(target.resolve()) if target else text)
     return 0

@@ -25,6 +25,7 @@ from catdog.config import InputScale, ModelName
 from catdog.data.prepare import PreparedSet
 from catdog.errors import RunFailed, UserError
 from catdog.evaluation.intervals import wilson
+from catdog.flags import weights_of
 from catdog.storage import Location
 
 PROJECT = Path(__file__).parents[2]
@@ -36,12 +37,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Test accuracy with interval and seconds of both sides, one after the other."""
     if not arguments.data or not arguments.weights_for:
         raise UserError("accuracy needs --data DIR and --weights-for MODEL=FILE,scale=0..1")
-    name, _, rest = arguments.weights_for.partition("=")
-    path, _, scale = rest.partition(",scale=")
+    name, weights = weights_of(arguments.weights_for)
+    path = str(Location.of(weights["source"]).local_path)
     with _photos.workplace(arguments.work) as work:
         ours = _ours(arguments.data, name, arguments.weights_for, work)
         console.say(f"ours   {_line(ours)}")
-        plain = _run([__file__, name, path, scale, ours.pop("dataset")], work)
+        plain = _run([__file__, name, path, weights["scale"], ours.pop("dataset")], work)
         told = json.loads(plain.splitlines()[-1])
         console.say(f"plain  {_line(told)}")
     return {

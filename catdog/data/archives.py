@@ -37,6 +37,8 @@ MAX_ZIP_DIRECTORY = 512 << 20
 _PIECE = 1 << 20
 _IN_MEMORY = 16 << 20
 _ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
+#: Its place in what :mod:`zipfile` tells of the record at the end.
+_ZIP_DIRECTORY_SIZE = 5
 _TAR_HEADERS = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -160,8 +162,9 @@ def _spooled(member: Member) -> Iterator[IO[bytes]]:
 
 def _zip_members(stream: IO[bytes]) -> Iterator[Member]:
     end = zipfile._EndRecData(stream)  # type: ignore[attr-defined]
-    if end and end[5] > MAX_ZIP_DIRECTORY:
-        raise zipfile.BadZipFile(f"its directory takes {end[5] >> 20} MiB")
+    if end and end[_ZIP_DIRECTORY_SIZE] > MAX_ZIP_DIRECTORY:
+        size = end[_ZIP_DIRECTORY_SIZE]
+        raise zipfile.BadZipFile(f"its directory takes {size >> 20} MiB")
     with zipfile.ZipFile(stream) as archive:
         for info in archive.infolist():
             if info.is_dir():

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from catdog.data.copies import fetched, send
 from catdog.data.direct import DirectFile
+from catdog.retrying import retried
 from catdog.storage import Location
 
 #: Rows of one record batch where a whole array is written at once.
@@ -221,18 +222,22 @@ def read_rows(file: Location, numbers: Sequence[int]) -> NDArray[Any]:
     Nothing is mapped and no remote shard is fetched. To open a shard that was just written touches
     it in hundreds of places, which took 0.3 s.
     """
-    with file.filesystem.open_input_file(file.path) as source:
-        reader = pa.ipc.open_file(source)
-        about, batches = reader.schema.metadata, {0: reader.get_batch(0)}
-        length = len(batches[0])  # that of every batch but the last
-        found = []
-        for number in numbers:
-            index, row = divmod(number, length)
-            if index not in batches:
-                batches[index] = reader.get_batch(index)
-            found.append(batches[index].column("row")[row].as_py())
-    flat = np.frombuffer(b"".join(found), dtype_named(about[b"dtype"].decode()))
-    return flat.reshape(len(found), *json.loads(about[b"shape"]))
+
+    def fetch() -> NDArray[Any]:
+        with file.filesystem.open_input_file(file.path) as source:
+            reader = pa.ipc.open_file(source)
+            about, batches = reader.schema.metadata, {0: reader.get_batch(0)}
+            length = len(batches[0])  # that of every batch but the last
+            found = []
+            for number in numbers:
+                index, row = divmod(number, length)
+                if index not in batches:
+                    batches[index] = reader.get_batch(index)
+                found.append(batches[index].column("row")[row].as_py())
+        flat = np.frombuffer(b"".join(found), dtype_named(about[b"dtype"].decode()))
+        return flat.reshape(len(found), *json.loads(about[b"shape"]))
+
+    return retried(fetch, file)
 
 
 def open_rows(files: Sequence[Location], *, cache: Path | None = None) -> Rows:

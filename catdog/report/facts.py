@@ -92,9 +92,8 @@ def sweep_words(run: Run, sweep: Tree, trials: list[Tree], price: float | None) 
         if price is not None:
             words += f", which cost {money(price * wall / 3600)}"
     epochs_s = sum(row.get("seconds") or 0 for trial in trials for row in trial["history"] or ())
-    if 0 < epochs_s < spent:
-        words += f"; {duration((spent - epochs_s) / len(trials))} a trial went not to its epochs "
-        words += "but to its start and end"
+    if epochs_s and (beside := (spent - epochs_s) / len(trials)) >= 1:
+        words += f"; {duration(beside)} a trial went not to its epochs but to its start and end"
     best = sweep.get("best") or {}
     if best.get("val_accuracy") is not None:
         words += f". The best reached {percent(best['val_accuracy'])} on validation, which chose it"

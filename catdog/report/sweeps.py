@@ -15,8 +15,10 @@ from catdog.report.load import Run, Tree
 from catdog.report.svg import Plot, marker_swatch, percent_tick, series, series_marker, ticks
 from catdog.report.wording import as_number, percent, plural, visible
 
-#: As few points have no rank correlation worth a word.
-FEWEST = 5
+#: Fewer trials have no rank correlation worth a word.
+FEWEST_TRIALS = 5
+#: So many values that are tried again and again are written one beside the other.
+MOST_NAMES = 5
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def by_setting(trials: Sequence[Tree], best: str | None) -> list[SettingView]:
             [_rank(value) for value, _ in points], [trial["val_accuracy"] for _, trial in points]
         )
         for key, points in varied.items()
-        if len(points) >= FEWEST
+        if len(points) >= FEWEST_TRIALS
     }
     corrected = dict(zip(found, holm([pair.p for pair in found.values()]), strict=True))
     return [
@@ -133,24 +135,7 @@ def _chart(
     accuracies = [float(trial["val_accuracy"]) for _, trial in points]
     room = 0.15 * (max(accuracies) - min(accuracies)) or 0.01
     y_range = min(accuracies) - room, min(1.0, max(accuracies) + room)
-    values = sorted({_rank(value) for value, _ in points})
-    names = {_rank(value): setting(value) for value, _ in points}
-    log = values[0] > 0 and values[-1] / values[0] > 4 and math.isfinite(values[-1])
-    if log:
-        low, high = values[0] / 1.5, values[-1] * 1.5
-        plot = Plot((low, high), y_range, log_x=True)
-        plot.x_axis(code(key), _log_ticks(low, high), _rate_tick)
-        places = {value: value for value in values}
-    elif len(values) <= FEWEST or not math.isfinite(values[-1]):
-        plot = Plot((0.5, len(values) + 0.5), y_range)
-        places = {value: float(place) for place, value in enumerate(values, 1)}
-        texts = {place: names[value] for value, place in places.items()}
-        plot.x_axis(code(key), texts, lambda place: texts[place])
-    else:
-        margin = 0.06 * (values[-1] - values[0])
-        plot = Plot((values[0] - margin, values[-1] + margin), y_range)
-        plot.x_axis(code(key), ticks(values[0], values[-1], 5))
-        places = {value: value for value in values}
+    plot, places = _axis(key, [value for value, _ in points], y_range)
     plot.y_axis("validation accuracy, %", ticks(*y_range, 4), percent_tick)
     for value, trial in points:
         blocks = str((trial.get("config") or {}).get("unfrozen_blocks", ""))
@@ -164,6 +149,28 @@ def _chart(
     told = max(points, key=lambda point: point[1]["val_accuracy"])
     words = f"best {percent(told[1]['val_accuracy'])} at {setting(told[0])}"
     return plot.svg(f"Trials by {code(key)}: {plural(len(points), 'trial')}, {words}.")
+
+
+def _axis(
+    key: str, tried: Sequence[Any], y_range: tuple[float, float]
+) -> tuple[Plot, dict[float, float]]:
+    """A plot with its x axis, and the place of each value: by name, by logarithm, or as it is."""
+    names = {_rank(value): setting(value) for value in tried}
+    values = sorted(names)
+    if not math.isfinite(values[-1]) or len(values) <= min(MOST_NAMES, len(tried) - 1):
+        plot = Plot((0.5, len(values) + 0.5), y_range)
+        texts = {float(place): names[value] for place, value in enumerate(values, 1)}
+        plot.x_axis(code(key), texts, lambda place: texts[place])
+        return plot, dict(zip(values, texts, strict=True))
+    if values[0] > 0 and values[-1] / values[0] > 4:
+        low, high = values[0] / 1.5, values[-1] * 1.5
+        plot = Plot((low, high), y_range, log_x=True)
+        plot.x_axis(code(key), _log_ticks(low, high), _rate_tick)
+    else:
+        margin = 0.06 * (values[-1] - values[0])
+        plot = Plot((values[0] - margin, values[-1] + margin), y_range)
+        plot.x_axis(code(key), ticks(values[0], values[-1], 5))
+    return plot, dict(zip(values, values, strict=True))
 
 
 def trial_curves(trials: Sequence[Tree], best: str | None) -> Markup | None:

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from catdog.nodes import _differences, _look
+from catdog.nodes import _apart, _differences, _look
+from catdog.storage import Location
 from tests.store import KEYS, s3_server
 from tests.tiny import write_rows
 
@@ -121,6 +122,15 @@ def test_a_node_that_may_not_use_the_storage_says_why(monkeypatch: pytest.Monkey
         found = _look(store.uri("runs/.nodes-x"), "node")
     assert found["token"] == ""
     assert found["problem"].startswith("the store refuses s3://bucket/runs to these credentials")
+
+
+def test_where_the_reason_is_known_no_other_storage_is_asked_for() -> None:
+    place = Location.of("/shared")
+    assert _apart(place, {}) == []
+    assert _apart(place, {"a": "the disk is read-only"}) == ["node a: the disk is read-only"]
+    elsewhere = _apart(place, {"a": "", "b": "the disk is read-only"})
+    assert elsewhere[0] == "node a: /shared is not the driver's /shared"
+    assert elsewhere[2].startswith("--storage must be one that all nodes share")
 
 
 WAITER = """

@@ -65,6 +65,20 @@ def test_few_trials_are_not_interpreted() -> None:
     assert words_of(by_setting(made, None)) == {"Dropout": "Too few trials to tell what it did."}
 
 
+def test_names_numbers_and_rates_have_axes_of_their_own() -> None:
+    rates = [1e-4, 2e-4, 3e-4, 5e-4, 8e-4, 1e-3]
+    made = trials(
+        [0.7, 0.8, 0.85, 0.9, 0.91, 0.92],
+        learning_rate=rates,
+        unfrozen_blocks=[1, 2, 8, 1, 2, 8],
+        strength=[0.50, 0.60, 0.71, 0.83, 0.92, 1.04],
+    )
+    rate, blocks, strength = (view.chart for view in by_setting(made, None))
+    assert ">3e-4<" in rate or ">2e-4<" in rate
+    assert [f">{text}<" in blocks for text in (1, 2, 8, 5)] == [True, True, True, False]
+    assert ">0.8<" in strength
+
+
 def test_all_blocks_are_more_than_any_number_of_them() -> None:
     made = trials([0.7, 0.8, 0.9, 0.95, 0.96], unfrozen_blocks=[1, 2, 4, 8, "all"])
     (view,) = by_setting(made, "004")
