@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import signal
+import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,11 +18,16 @@ from typing import Any
 from catdog.config import Config, Precision
 from catdog.console import plural
 from catdog.errors import UserError
+from catdog.scaling import nodes_to_come
 from catdog.training.trainer import POLL_S
 from catdog.training.workers import Workers
 
 #: How often a wait for resources says what is missing, seconds.
 TELL_EVERY_S = 30.0
+
+#: A head that does not take a connection within so long, seconds, is not there.
+REACH_S = 10.0
+OWN_CLUSTER = "RAY_ADDRESS=local makes one of this command's own"
 
 #: Packages whose versions make a result.
 NAMED_PACKAGES = ("ray", "tensorflow", "keras", "pyarrow", "numpy")
@@ -31,6 +38,9 @@ def connected() -> Iterator[None]:
     """A Ray cluster: that of ``RAY_ADDRESS``, else one that this machine runs, else a new one here.
 
     ``RAY_ADDRESS=local`` asks for a new one whatever runs.
+
+    Raises:
+        UserError: none can be reached there.
     """
     import ray
 
@@ -46,12 +56,18 @@ def connected() -> Iterator[None]:
         return
     on_sigterm = signal.getsignal(signal.SIGTERM)
     address = os.environ.get("RAY_ADDRESS") or None
-    ray.init(
-        address=address,
-        include_dashboard=False if address in (None, "local") else None,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
+    _check_reachable(address)
+    try:
+        ray.init(
+            address=address,
+            include_dashboard=False if address in (None, "local") else None,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except (ConnectionError, RuntimeError) as error:
+        # Of another version, with another token, or gone while its address is still known.
+        cause = " ".join(str(error).split())[:300]
+        raise UserError(f"no Ray cluster can be joined: {cause} ({OWN_CLUSTER})") from error
     # Ray's own handler would end this process on the spot.
     signal.signal(signal.SIGTERM, on_sigterm)
     _quiet_ray()
@@ -59,6 +75,20 @@ def connected() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str | None) -> None:
+    """Ray itself tries for minutes, in silence."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto", "local", or none
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+    except OSError as error:
+        raise UserError(
+            f"RAY_ADDRESS={address}: no Ray cluster answers there ({error.strerror or error}): "
+            f"start one (ray start --head), correct the address, or {OWN_CLUSTER}"
+        ) from error
 
 
 def _quiet_ray() -> None:
@@ -76,72 +106,106 @@ def _quiet_ray() -> None:
 
 @dataclass(frozen=True)
 class Resources:
-    """What the cluster has, or may scale to where that is more."""
+    """What the cluster has, or may scale to where that is more.
 
-    cpus: int
+    Attributes:
+        node_cpus: CPU cores of each node.
+        nodes: how many there are now.
+    """
+
+    node_cpus: tuple[int, ...]
     gpus: int
     nodes: int
     memory_bytes: int
-    #: CPU cores of each node that is alive.
-    node_cpus: tuple[int, ...] = ()
 
     @classmethod
     def of_cluster(cls) -> Resources:
         import ray
-        from ray._private.state import state
 
-        total = ray.cluster_resources()
-        # Known where an autoscaler told it; Ray has no public call for it.
-        limit = state.get_max_resources_from_cluster_config() or {}
         alive = [node for node in ray.nodes() if node["Alive"]]
+        have = [node["Resources"] for node in alive]
+        come = nodes_to_come()
+        most = have if _sum(have, "CPU") >= _sum(come, "CPU") else come
         return cls(
-            cpus=int(max(total.get("CPU", 0), limit.get("CPU", 0))),
-            gpus=int(max(total.get("GPU", 0), limit.get("GPU", 0))),
+            node_cpus=tuple(int(node.get("CPU", 0)) for node in most),
+            gpus=max(_sum(have, "GPU"), _sum(come, "GPU")),
             nodes=len(alive),
-            memory_bytes=int(total.get("memory", 0)),
-            node_cpus=tuple(int(node["Resources"].get("CPU", 0)) for node in alive),
+            memory_bytes=_sum(have, "memory"),
         )
+
+    @property
+    def cpus(self) -> int:
+        return sum(self.node_cpus)
+
+    @property
+    def working_nodes(self) -> int:
+        """Nodes that have cores; a head may have none."""
+        return sum(cores > 0 for cores in self.node_cpus) or self.nodes
 
     def cpus_each(self, workers: int) -> int:
         """Cores that each of so many workers can have; one lives on one node."""
         even = max(1, self.cpus // workers)
-        if sum(self.node_cpus) < self.cpus:  # of nodes that may come nothing is known
-            return even
         return next((cpus for cpus in range(even, 1, -1) if self.fitting(cpus) >= workers), 1)
 
     def fitting(self, cpus: int) -> int:
         """Workers of so many cores for which there is room."""
-        if sum(self.node_cpus) < self.cpus:
-            return self.cpus // cpus
         return sum(cores // cpus for cores in self.node_cpus)
 
 
+def _sum(nodes: Iterable[Mapping[str, float]], kind: str) -> int:
+    return int(sum(node.get(kind, 0) for node in nodes))
+
+
 def wait_for(workers: Workers, say: Callable[[str], None]) -> None:
-    """Wait until the cluster has what the least ``workers`` need; say what lacks every 30 s."""
+    """Wait until the least ``workers`` have room; every 30 s say what lacks, or who has it.
+
+    Ray Train would wait too, in silence and for ten minutes at most.
+    """
     import ray
     from ray.autoscaler.sdk import request_resources
 
-    each = workers.each
+    wanted = {kind: need * workers.least for kind, need in workers.each.items()}
     started = told = time.monotonic()
     asked = False
-    while True:
-        have = ray.cluster_resources()
-        missing = {
-            kind: need * workers.least - int(have.get(kind, 0)) for kind, need in each.items()
-        }
-        lacking = ", ".join(f"{count} {kind}" for kind, count in missing.items() if count > 0)
-        if not lacking:
-            break
-        if not asked:
-            asked = True
-            request_resources(bundles=[each] * workers.least)
-        if time.monotonic() - told >= TELL_EVERY_S:
-            told = time.monotonic()
-            say(f"waiting for the cluster to grow: {lacking} more ({told - started:.0f} s)")
-        time.sleep(1)
-    if asked:
-        # A request outlives its driver and would keep the nodes for ever.
-        request_resources(bundles=[])
+    try:
+        while lacking := _lacking(wanted, ray.cluster_resources(), ray.available_resources()):
+            if not asked:
+                asked = True
+                # Of a whole cluster, so what others hold is asked for as well.
+                others = [{kind: 1} for kind in wanted for _ in range(_taken(kind))]
+                request_resources(bundles=[workers.each] * workers.least + others)
+            if time.monotonic() - told >= TELL_EVERY_S:
+                told = time.monotonic()
+                say(f"waiting for {lacking} ({told - started:.0f} s)")
+            time.sleep(1)
+    finally:
+        if asked:
+            # A request outlives its driver and would keep the nodes for ever.
+            request_resources(bundles=[])
+
+
+def _taken(kind: str) -> int:
+    """How many of a resource are in use, on the whole cluster."""
+    import ray
+
+    held = ray.cluster_resources().get(kind, 0) - ray.available_resources().get(kind, 0)
+    return max(0, math.ceil(held))
+
+
+def _lacking(
+    wanted: Mapping[str, int], have: Mapping[str, float], free: Mapping[str, float]
+) -> str:
+    """What of ``wanted`` is not free, with the reason; empty where there is room."""
+    parts = []
+    for kind, count in wanted.items():
+        total, left = int(have.get(kind, 0)), int(free.get(kind, 0))
+        if total < count:
+            parts.append(f"the cluster to grow: {count - total} {kind} more")
+        elif left < count:
+            parts.append(
+                f"{count} {kind}: other work holds {total - left} of the cluster's {total}"
+            )
+    return "; ".join(parts)
 
 
 def plan_workers(config: Config, resources: Resources) -> Workers:
@@ -157,8 +221,7 @@ def plan_workers(config: Config, resources: Resources) -> Workers:
     use_gpu = compute.use_gpu if compute.use_gpu is not None else resources.gpus > 0
     if use_gpu and not resources.gpus:
         raise UserError("--use-gpu: this cluster has no GPU; leave the flag out to use its CPUs")
-    nodes = sum(cores > 0 for cores in resources.node_cpus) or resources.nodes
-    most = compute.workers or (resources.gpus if use_gpu else nodes)
+    most = compute.workers or (resources.gpus if use_gpu else resources.working_nodes)
     least = compute.min_workers or most
     most = max(least, most)
     if use_gpu and least > resources.gpus:

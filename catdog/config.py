@@ -71,6 +71,19 @@ class AugmentationSettings(Settings):
     mixup: float = Field(0.0, ge=0, le=1, description="alpha of MixUp: blends photos and labels")
     cutmix: float = Field(0.0, ge=0, le=1, description="alpha of CutMix: pastes parts of photos")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _none_is_all_off(cls, given: Any) -> Any:
+        """``none`` stands for every part turned off: ``--set augmentation=none``."""
+        if given is None or given == "none":
+            return dict.fromkeys(cls.model_fields, 0) | {"horizontal_flip": False}
+        return given
+
+    @property
+    def is_off(self) -> bool:
+        """Whether every epoch sees the same pixels."""
+        return not any(self.model_dump().values())
+
     def scaled(self, strength: float) -> AugmentationSettings:
         """Every amount times ``strength``, kept below 1; at 0 nothing is left, flips included."""
         amounts = self.model_dump(exclude={"horizontal_flip"})
@@ -127,8 +140,14 @@ class FineTuneSettings(Settings):
     views: int = Field(
         0,
         ge=0,
-        description="fixed augmented views kept per photo; 0: augment the pixels each epoch",
+        description="fixed views kept per photo, the first as it is, the others augmented; 0: "
+        "augment the pixels each epoch (without augmentation the same as 1)",
     )
+
+    @property
+    def kept_views(self) -> int:
+        """Rows of a photo below the unfrozen blocks, computed once; 0: new ones each epoch."""
+        return self.views or int(self.augmentation.is_off)
 
 
 class ComputeSettings(Settings):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from catdog import console
-from catdog.config import ModelName
+from catdog.config import FineTuneSettings, ModelName, ScratchSettings
 from catdog.planning import Plan
 from catdog.storage import Location
 from catdog.training.inputs import Split
@@ -36,9 +36,12 @@ def extract_features(
 
 
 def kept_features(
-    plan: Plan, name: ModelName, cuts: set[str], storage: Location, workers: Workers
+    plan: Plan,
+    name: ModelName,
+    trainings: Iterable[ScratchSettings | FineTuneSettings],
+    storage: Location,
+    workers: Workers,
 ) -> dict[str, FeatureSet]:
-    """Activations at ``cuts``, where the settings keep them instead of augmenting pixels."""
-    if name not in plan.weights or not getattr(plan.settings(name), "views", 0):
-        return {}
-    return extract_features(plan, name, sorted(cuts - {"pixels"}), storage, workers, LEARNT)
+    """Activations that ``trainings`` of ``name`` start from, by boundary; none for pixels."""
+    cuts = sorted(plan.kept_cuts(name, trainings))
+    return extract_features(plan, name, cuts, storage, workers, LEARNT) if cuts else {}

@@ -215,8 +215,8 @@ def final_jobs(plan: Plan, storage: Location, workers: Workers) -> list[Training
     """The training of every model for the comparison, with kept features where they serve."""
     jobs = []
     for name in plan.config.models:
-        cut = plan.boundary_of(name, plan.settings(name))
-        jobs.append(plan.job(name, kept_features(plan, name, {cut}, storage, workers)))
+        features = kept_features(plan, name, [plan.settings(name)], storage, workers)
+        jobs.append(plan.job(name, features))
     return jobs
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,6 @@ from catdog.transfer.search import Point, Range, Search, with_point
 HEAD_ALONE: dict[str, Any] = {
     "head": "zero",
     "unfrozen_blocks": 0,
-    "views": 1,
     "layer_decay": 1.0,
     "ema_momentum": None,
     "accumulation_steps": 1,
@@ -71,7 +70,8 @@ class Plan:
             return with_point(self.config.scratch, point)
         base = self.config.fine_tune
         if self.config.sweep.stage == "head":
-            fixed = {"epochs": self.config.sweep.head_epochs} | HEAD_ALONE
+            fixed = {"epochs": self.config.sweep.head_epochs, "views": max(1, base.views)}
+            fixed |= HEAD_ALONE
             base = base.model_copy(update=fixed)
         return with_point(base, point)
 
@@ -110,6 +110,17 @@ class Plan:
             return "pixels"
         return boundary(name, settings.unfrozen_blocks)
 
+    def kept_cuts(
+        self, name: ModelName, trainings: Iterable[ScratchSettings | FineTuneSettings]
+    ) -> set[str]:
+        """Boundaries whose activations ``trainings`` start from, computed once and kept."""
+        cuts = {
+            self.boundary_of(name, settings)
+            for settings in trainings
+            if isinstance(settings, FineTuneSettings) and settings.kept_views
+        }
+        return cuts - {"pixels"}
+
     def _job(
         self,
         name: ModelName,
@@ -119,10 +130,8 @@ class Plan:
     ) -> TrainingJob:
         config = self.config
         cut = self.boundary_of(name, settings)
-        kept = (
-            features.get(cut) if isinstance(settings, FineTuneSettings) and settings.views else None
-        )
         fine_tuned = isinstance(settings, FineTuneSettings)
+        kept = features.get(cut) if self.kept_cuts(name, [settings]) else None
         return TrainingJob(
             output=output.uri,
             architecture=self.architecture(name, settings.dropout),
@@ -165,7 +174,7 @@ class Plan:
         for key in ("dropout", "weight_decay", "label_smoothing"):
             first[key] = getattr(settings, key)
         # Kept rows are what they are: a strength would need an extraction of its own.
-        if isinstance(settings, FineTuneSettings) and not settings.views:
+        if isinstance(settings, FineTuneSettings) and not settings.kept_views:
             first["augmentation_strength"] = 1.0
         return Search.of(config.sweep, first, config.seed)
 

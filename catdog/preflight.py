@@ -76,8 +76,10 @@ def check_kept_views(config: Config, name: ModelName) -> None:
             f"fine_tune.views {views} keeps each photo's activations, and mixup and cutmix mix "
             "photos: set fine_tune.views=0, or leave them out"
         )
-    where = {"fine_tune.unfrozen_blocks": [blocks]}
-    if config.sweep.trials and config.sweep.stage == "finetune":
+    swept = config.sweep.stage if config.sweep.trials else None
+    # The choice of a sweep of the head is a head alone.
+    where = {} if swept == "head" else {"fine_tune.unfrozen_blocks": [blocks]}
+    if swept == "finetune":
         where["sweep.unfrozen_blocks"] = list(config.sweep.unfrozen_blocks)
     for key, values in where.items():
         for value in values:

@@ -12,7 +12,7 @@ from catdog.cluster import Resources
 from catdog.config import Config, FineTuneSettings, ModelName
 from catdog.errors import RunFailed, UserError
 from catdog.extraction import extract_features, kept_features
-from catdog.models.registry import POOLED, boundary
+from catdog.models.registry import POOLED
 from catdog.planning import Plan
 from catdog.session import Session
 from catdog.storage import Location
@@ -102,11 +102,9 @@ def _sweep_fine_tuning(
 ) -> None:
     from catdog.transfer.sweep import Cluster, sweep_fine_tuning
 
-    cuts = set()
-    if name in plan.weights:
-        tried = ledger.search.choices("unfrozen_blocks", ledger.trials)
-        cuts = {boundary(name, blocks) for blocks in tried}
-    features = kept_features(plan, name, cuts, storage, workers)
+    points = ledger.search.choices(("unfrozen_blocks", "augmentation_strength"), ledger.trials)
+    tried = [plan.tried(name, point) for point in points]
+    features = kept_features(plan, name, tried, storage, workers)
     concurrent = max(1, resources.cpus // (workers.count * workers.cpus))
     if workers.use_gpu:
         concurrent = max(1, min(concurrent, resources.gpus // workers.count))

@@ -45,6 +45,16 @@ def test_the_preset_follows_from_the_data() -> None:
     assert parsed("--data", "somewhere", "--preset", "cluster").preset == "cluster"
 
 
+def test_augmentation_is_turned_off_by_a_word(tmp_path: Path) -> None:
+    config = parsed("--set", "augmentation=none", "--set", "fine_tune.augmentation=none")
+    assert config.augmentation.is_off
+    assert config.fine_tune.augmentation.is_off
+    assert not parsed().augmentation.is_off
+    assert parsed("--set", "fine_tune.augmentation.zoom=0").fine_tune.augmentation.zoom == 0
+    with pytest.raises(UserError, match="augmentation"):
+        parsed("--set", "augmentation=off-ish")
+
+
 def test_more_epochs_trials_or_workers_are_the_same_run() -> None:
     name = parsed().run_name
     assert parsed("--epochs", "50", "--trials", "9", "--workers", "1").run_name == name
@@ -75,7 +85,7 @@ def test_a_range_of_workers_is_read_and_a_number_ends_it(tmp_path: Path) -> None
 def test_workers_are_as_many_as_the_cluster_has_room_for(
     asked: str, cpus: int, expected: tuple[int, int, Any], shown: str
 ) -> None:
-    resources = Resources(cpus=cpus, gpus=0, nodes=1, memory_bytes=0)
+    resources = Resources((cpus,), gpus=0, nodes=1, memory_bytes=0)
     workers = plan_workers(parsed("--workers", asked), resources)
     assert (workers.count, workers.cpus, workers.span) == expected
     assert str(workers) == shown
@@ -93,19 +103,19 @@ def test_workers_are_as_many_as_the_cluster_has_room_for(
 def test_every_worker_fits_on_one_of_the_nodes(
     asked: str, node_cpus: tuple[int, ...], expected: tuple[int, int]
 ) -> None:
-    resources = Resources(sum(node_cpus), 0, len(node_cpus), 0, node_cpus)
+    resources = Resources(node_cpus, 0, len(node_cpus), 0)
     workers = plan_workers(parsed("--workers", asked), resources)
     assert (workers.count, workers.cpus) == expected
 
 
 def test_fewer_cores_than_the_least_workers_are_refused() -> None:
-    resources = Resources(cpus=2, gpus=0, nodes=1, memory_bytes=0)
+    resources = Resources((2,), gpus=0, nodes=1, memory_bytes=0)
     with pytest.raises(UserError, match="--workers 3: this cluster has 2 CPU cores"):
         plan_workers(parsed("--workers", "3:4"), resources)
 
 
 def test_xla_is_refused_where_it_would_fail() -> None:
-    cores, gpus = Resources(4, 0, 1, 0), Resources(4, 2, 1, 0)
+    cores, gpus = Resources((4,), 0, 1, 0), Resources((4,), 2, 1, 0)
     with pytest.raises(UserError, match=r"compute\.xla: several"):
         plan_workers(parsed("--workers", "2", "--set", "compute.xla=true"), cores)
     assert plan_workers(parsed("--workers", "1", "--set", "compute.xla=true"), cores).count == 1

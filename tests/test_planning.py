@@ -60,11 +60,60 @@ def test_the_choice_of_a_sweep_of_the_head_is_trained_as_it_was_tried(tmp_path: 
     assert job.settings.epochs == 12
 
 
-def test_the_head_of_a_photo_has_one_row_however_many_views_are_kept(tmp_path: Path) -> None:
-    views = laptop().fine_tune.model_copy(update={"views": 3, "unfrozen_blocks": 0})
-    made = plan(tmp_path, fine_tune=views)
+def tuned(**changes: Any) -> FineTuneSettings:
+    return laptop().fine_tune.model_copy(update=changes)
+
+
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_a_training_takes_as_many_views_of_a_photo_as_are_kept(tmp_path: Path, blocks: int) -> None:
+    made = plan(tmp_path, fine_tune=tuned(views=3, unfrozen_blocks=blocks))
+    kept = FeatureSet(Location.of(tmp_path / "features"), {"views": 3})
+    cut = made.boundary_of("inception_v3", made.settings("inception_v3"))
+    job = made.job("inception_v3", {cut: kept})
+    assert (job.boundary, job.views) == (cut, 3)
+    assert made.feature_request("inception_v3").views == 3
+
+
+def test_the_heads_of_a_sweep_take_the_views_that_are_kept(tmp_path: Path) -> None:
+    for given, taken in ((0, 1), (4, 4)):
+        made = plan(tmp_path, **stage("head"), fine_tune=tuned(views=given))
+        settings = made.tried("inception_v3", {"learning_rate": 0.1})
+        assert isinstance(settings, FineTuneSettings)
+        assert settings.views == taken
+
+
+def test_what_is_frozen_is_computed_once_where_nothing_is_augmented(tmp_path: Path) -> None:
+    off = laptop().augmentation.scaled(0)
+    augmented, plain, whole = (
+        plan(tmp_path, fine_tune=settings)
+        for settings in (
+            tuned(unfrozen_blocks=2),
+            tuned(unfrozen_blocks=2, augmentation=off),
+            tuned(unfrozen_blocks="all", augmentation=off),
+        )
+    )
+
+    def cuts(of: Plan) -> set[str]:
+        return of.kept_cuts("inception_v3", [of.settings("inception_v3")])
+
+    assert cuts(augmented) == cuts(whole) == set()
+    (cut,) = cuts(plain)
     kept = FeatureSet(Location.of(tmp_path / "features"), {"views": 1})
-    assert made.job("inception_v3", {POOLED: kept}).views == 1
+    job = plain.job("inception_v3", {cut: kept})
+    assert (job.features, job.boundary, job.views) == (kept.root.uri, cut, 1)
+    assert plain.kept_cuts("base_cnn", [plain.settings("base_cnn")]) == set()
+
+
+def test_trials_without_augmentation_start_from_what_is_kept(tmp_path: Path) -> None:
+    made = plan(tmp_path, **stage("finetune"))
+    points = [{"unfrozen_blocks": 2, "augmentation_strength": strength} for strength in (0.0, 1.0)]
+    still, moved = (made.tried("inception_v3", point) for point in points)
+    (cut,) = made.kept_cuts("inception_v3", [still, moved])
+    assert made.kept_cuts("inception_v3", [moved]) == set()
+    kept = {cut: FeatureSet(Location.of(tmp_path / "features"), {"views": 1})}
+    output = Location.of(tmp_path / "trial")
+    jobs = [made.trial("inception_v3", kept, point, output) for point in points]
+    assert [job.boundary for job in jobs] == [cut, "pixels"]
 
 
 def test_the_first_point_is_the_run_as_it_is(tmp_path: Path) -> None:
@@ -75,10 +124,11 @@ def test_the_first_point_is_the_run_as_it_is(tmp_path: Path) -> None:
     assert set(scratch) == {"learning_rate", "dropout", "weight_decay", "label_smoothing"}
 
 
-def test_kept_views_are_not_swept_in_strength(tmp_path: Path) -> None:
-    views = laptop().fine_tune.model_copy(update={"views": 2, "unfrozen_blocks": 2})
-    made = plan(tmp_path, fine_tune=views)
-    assert "augmentation_strength" not in made.search("inception_v3").point(1)
+def test_kept_rows_are_not_swept_in_strength(tmp_path: Path) -> None:
+    off = laptop().augmentation.scaled(0)
+    for settings in (tuned(views=2, unfrozen_blocks=2), tuned(augmentation=off)):
+        made = plan(tmp_path, fine_tune=settings)
+        assert "augmentation_strength" not in made.search("inception_v3").point(1)
 
 
 def test_repeats_differ_in_seed_and_place_alone(tmp_path: Path) -> None:

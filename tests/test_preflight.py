@@ -32,6 +32,10 @@ def test_the_same_in_the_search_space_of_a_sweep_is_refused() -> None:
     check_kept_views(config(2, 1, trials=0, unfrozen_blocks=(4, "all")), "resnet50v2")
 
 
+def test_a_sweep_of_the_head_leaves_all_frozen_and_may_keep_views() -> None:
+    check_kept_views(config(2, "all", trials=3, stage="head"), "resnet50v2")
+
+
 def test_views_with_a_frozen_part_and_pixels_without_views_are_fine() -> None:
     check_kept_views(config(2, 4), "resnet50v2")
     check_kept_views(config(0, "all"), "resnet50v2")

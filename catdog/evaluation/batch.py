@@ -53,8 +53,8 @@ class Pool:
         from catdog.cluster import Resources
 
         found = Resources.of_cluster()
-        count = found.gpus or found.nodes
-        return cls(count, max(1, min(found.cpus // count, 4 if found.gpus else 64)), found.gpus > 0)
+        count = found.gpus or found.working_nodes
+        return cls(count, min(found.cpus_each(count), 4 if found.gpus else 64), found.gpus > 0)
 
 
 def list_photos(data: str) -> Listing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal, TypedDict
 
-from catdog.data.feed import Batch, batches, epoch_order
+from catdog.data.feed import Batch, batches, epoch_order, one_view_each
 from catdog.data.prepare import PreparedSet
 from catdog.data.shards import Rows, open_rows
 from catdog.storage import Location
@@ -65,9 +65,7 @@ def epoch_batches(
     Shares of a batch are multiples of ``unit`` rows; the last incomplete batch is left out.
     """
     order = epoch_order(len(rows) // job.views, job.seed, epoch)
-    if job.views > 1:
-        # Kept views of one photo lie together; each epoch takes another of them.
-        order = order * job.views + (order + epoch) % job.views
+    order = one_view_each(order, job.views, epoch)
     size = min(job.batch_size, len(order))
     return size, batches(
         rows,

@@ -21,7 +21,7 @@ from catdog.data.graph import full_disk_told
 from catdog.data.prepare import PreparedSet
 from catdog.data.shards import Rows, open_rows, write_shard
 from catdog.errors import UserError
-from catdog.models.registry import POOLED, Architecture
+from catdog.models.registry import Architecture
 from catdog.storage import Location
 from catdog.training.inputs import Chunk, Split, chunks_of, open_dataset, photos_in
 from catdog.training.workers import Workers
@@ -43,7 +43,7 @@ class FeatureRequest:
         backbone: URI of the backbone's weights.
         weights_hash: what tells one set of weights from another.
         views: rows kept per training photo; the first is the photo itself, the others are
-            augmented. Validation and test photos always have one.
+            augmented. Validation and test photos have one.
     """
 
     architecture: Architecture
@@ -57,13 +57,10 @@ class FeatureRequest:
     def fingerprint(self, dataset: PreparedSet, boundary: str) -> str:
         architecture = asdict(self.architecture) | {"dropout": None}
         views: list[Any] = [1]
-        if self.augmentation is not None and self.views_at(boundary) > 1:
+        if self.augmentation is not None and self.views > 1:
             views = [self.views, self.augmentation.model_dump(mode="json"), self.seed]
         photos = dataset.manifest["fingerprint"]
         return digest([photos, architecture, self.weights_hash, self.precision, boundary, *views])
-
-    def views_at(self, boundary: str) -> int:
-        return 1 if boundary == POOLED else self.views
 
 
 @dataclass(frozen=True)
@@ -147,7 +144,7 @@ def _compute(
         for split in splits
     }
     for boundary, target in targets.items():
-        known = {"boundary": boundary, "views": request.views_at(boundary)}
+        known = {"boundary": boundary, "views": request.views}
         (target / "manifest.json").write_json(known | {"files": _files(target) | files})
 
 
@@ -162,7 +159,8 @@ def check_room(storage: Location, photos: int, bytes_each: float) -> None:
         raise UserError(
             f"not enough disk under {storage}: the activations of {photos} more photos need "
             f"{needed / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free; give another "
-            "--storage, delete old folders of features/, or set fine_tune.views=0"
+            "--storage, delete old folders of features/, or let pixels be augmented, of which "
+            "nothing is kept (fine_tune.views=0 and some fine_tune.augmentation)"
         )
 
 
@@ -217,8 +215,7 @@ class Extractor:
         for view in range(self.request.views if training else 1):
             outputs = self._forward(rows, indices, augment=view > 0)
             for boundary, output in outputs.items():
-                if view < self.request.views_at(boundary):
-                    kept[boundary].append(output)
+                kept[boundary].append(output)
         size = 0
         for boundary, target in self.targets.items():
             # (photos, views, *shape): the views of a photo lie side by side.

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catdog.config import FineTuneSettings
-from catdog.data.feed import epoch_order
+from catdog.data.feed import epoch_order, one_view_each
 from catdog.training.schedule import RateSchedule
 from catdog.training.weighting import class_weights
 from catdog.transfer.features import FeatureSet
@@ -35,10 +35,14 @@ class HeadDiverged(Exception):
 
 @dataclass(frozen=True)
 class HeadData:
-    """Features (n, width) float32 and labels (n,) float32 of both splits, in memory."""
+    """Features (n, width) float32 and labels (n,) float32 of both splits, in memory.
+
+    A training photo has ``views`` rows, side by side.
+    """
 
     train: tuple[NDArray[np.float32], Vector]
     val: tuple[NDArray[np.float32], Vector]
+    views: int = 1
 
     @classmethod
     def load(cls, features: FeatureSet) -> HeadData:
@@ -47,7 +51,7 @@ class HeadData:
             found = rows.gather(np.arange(len(rows))).astype(np.float32)
             return found, rows.labels.astype(np.float32)
 
-        return cls(arrays("train"), arrays("val"))
+        return cls(arrays("train"), arrays("val"), features.manifest["views"])
 
 
 @dataclass
@@ -90,8 +94,9 @@ def train_head(
         HeadDiverged: the loss is NaN or infinite.
     """
     x, y = data.train
-    size = min(batch_size, len(x))
-    steps = max(1, len(x) // batch_size)
+    photos = len(x) // data.views
+    size = min(batch_size, photos)
+    steps = max(1, photos // batch_size)
     schedule = RateSchedule.of(settings, steps)
     head = _AdamW(np.zeros(x.shape[1] + 1, np.float32), settings.weight_decay, settings.clip_norm)
     counting = np.ones_like(y)
@@ -101,10 +106,11 @@ def train_head(
     with np.errstate(all="ignore"):  # what overflows is told as a loss that is not finite
         for epoch in range(1, settings.epochs + 1):
             started = time.monotonic()
-            order = epoch_order(len(x), seed, epoch)[: steps * size].reshape(steps, size)
+            order = one_view_each(epoch_order(photos, seed, epoch), data.views, epoch)
             generator = np.random.Generator(np.random.SFC64([seed, epoch]))
             sums = np.zeros(2)
-            for index, batch in enumerate(order, start=(epoch - 1) * steps):
+            whole = order[: steps * size].reshape(steps, size)
+            for index, batch in enumerate(whole, start=(epoch - 1) * steps):
                 kept = _dropped_out(x[batch], settings.dropout, generator)
                 logits = kept @ head.values[:-1] + head.values[-1]
                 sums += _sums(logits, y[batch])

@@ -100,12 +100,17 @@ class Search:
     def grid_size(self) -> int:
         return math.prod(len(values) for values in self._axes().values())
 
-    def choices(self, name: str, trials: int) -> list[Any]:
-        """All values that ``name`` may take in ``trials`` trials."""
+    def choices(self, names: Sequence[str], trials: int) -> list[Point]:
+        """All that ``names`` may be together in ``trials`` trials, without those not swept."""
+        swept = [name for name in names if name in self.space]
         if self.method == "tpe":
-            return list(dict.fromkeys([self.defaults[name], *_listed(self.space[name], 2)]))
-        points = [self.point(number) for number in range(self.count(trials))]
-        return list(dict.fromkeys(point[name] for point in points))
+            # The run's own point is tried first and may lie outside the space.
+            first = tuple(self.defaults[name] for name in swept)
+            found = [first, *itertools.product(*(_listed(self.space[name], 2) for name in swept))]
+        else:
+            points = [self.point(number) for number in range(self.count(trials))]
+            found = [tuple(point[name] for name in swept) for point in points]
+        return [dict(zip(swept, values, strict=True)) for values in dict.fromkeys(found)]
 
     def _axes(self) -> dict[str, list[Any]]:
         return {name: _listed(values, self.grid_points) for name, values in self.space.items()}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ def start(project: Path, environment: dict[str, str], *arguments: str) -> subpro
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=project,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -145,18 +149,81 @@ with cluster.connected():
 """
 
 
+#: Other work: it holds two cores until its standard input ends.
+HOLDER = """
+import sys, ray
+ray.init(log_to_driver=False, logging_level="ERROR")
+
+@ray.remote(num_cpus=1)
+class Held:
+    def ready(self):
+        return True
+
+held = [Held.remote() for _ in range(2)]
+ray.get([actor.ready.remote() for actor in held])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_a_cluster_that_is_too_small_is_waited_for_aloud(
+def test_a_cluster_that_is_too_small_or_taken_is_waited_for_aloud(
     project: Path, three_nodes: Any, environment_of: dict[str, str]
 ) -> None:
-    with start(project, environment_of, "-c", WAITER) as process:
+    with (
+        start(project, environment_of, "-c", HOLDER) as holder,
+        start(project, environment_of, "-c", WAITER) as process,
+    ):
+        assert holder.stdout is not None
+        assert holder.stdin is not None
         assert process.stdout is not None
+        assert "held" in holder.stdout.readline()
         waiting = "waiting for the cluster to grow: 1 CPU more"
         assert any(waiting in line for line in process.stdout), "it did not wait"
         three_nodes.add_node(**NODE)
+        waiting = "waiting for 4 CPU: other work holds 2 of the cluster's 4"
+        assert any(waiting in line for line in process.stdout), "it did not wait"
+        holder.stdin.close()
         assert "has 4" in process.stdout.read().splitlines()
     assert process.returncode == 0
+
+
+CHECKER = """
+import sys
+from catdog.cluster import connected
+from catdog.errors import UserError
+from catdog.nodes import check_nodes
+from catdog.storage import Location
+with connected():
+    try:
+        check_nodes(Location.of(sys.argv[1]))
+    except UserError as error:
+        print(*[str(error), *error.details], sep="\\n")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_node_with_another_keras_is_named(
+    project: Path,
+    tmp_path: Path,
+    three_nodes: Any,
+    environment_of: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where it was installed: its metadata lie first on the path of that node's workers."""
+    other = tmp_path / "site-packages"
+    (other / "keras-2.1.0.dist-info").mkdir(parents=True)
+    metadata = "Metadata-Version: 2.1\nName: keras\nVersion: 2.1.0\n"
+    (other / "keras-2.1.0.dist-info/METADATA").write_text(metadata)
+    monkeypatch.setenv("PYTHONPATH", f"{other}:{os.environ.get('PYTHONPATH', '')}")
+    three_nodes.add_node(**NODE)
+    process = start(project, environment_of, "-c", CHECKER, str(tmp_path / "storage"))
+    output, _ = process.communicate(timeout=100)
+    (line,) = output.splitlines()
+    address = r"node [\d.]+"
+    assert re.fullmatch(rf"{address}: keras 2\.1\.0 and not {version('keras')}", line), output
 
 
 SWEEP = """

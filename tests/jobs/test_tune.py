@@ -175,6 +175,9 @@ def test_a_sweep_of_fine_tuning_is_interrupted_and_ends_in_a_table_and_a_choice(
         "--trials=3",
         "--name=swept",
         "--set=sweep.epochs=2",
+        # The first trial augments pixels as the run does, the others start from what is kept.
+        "--set=sweep.augmentation_strength=[0]",
+        "--set=sweep.unfrozen_blocks=[1]",
     ]
     folder = tmp_path / "swept/sweeps/resnet50v2"
     code, output = stop_at(project, "trial 001", signal.SIGINT, *sweep)
@@ -199,3 +202,7 @@ def test_a_sweep_of_fine_tuning_is_interrupted_and_ends_in_a_table_and_a_choice(
         "label_smoothing",
         "augmentation_strength",
     }
+    strengths = [trial["config"]["augmentation_strength"] for trial in outcome["trials"]]
+    assert strengths == [1, 0, 0]
+    kept = {json.loads(file.read_text())["boundary"] for file in tmp_path.glob("features/*/*.json")}
+    assert kept == {"pooled_features", "conv4_block6_out"}

@@ -16,7 +16,7 @@ SETTINGS = FineTuneSettings(
 )
 
 
-def data(count: int = 90, width: int = 12) -> HeadData:
+def data(count: int = 90, width: int = 12, views: int = 1) -> HeadData:
     generator = np.random.default_rng(0)
 
     def split(rows: int) -> tuple[Any, Any]:
@@ -24,14 +24,14 @@ def data(count: int = 90, width: int = 12) -> HeadData:
         noisy = x[:, 0] + x[:, 1] + generator.normal(size=rows)
         return x, (noisy > 0).astype(np.float32)
 
-    return HeadData(split(count), split(40))
+    return HeadData(split(count), split(40), views)
 
 
 def keras_losses(given: HeadData, settings: FineTuneSettings, batch: int) -> list[list[float]]:
     """(training loss, validation loss) by epoch, by the step that trains every model."""
     import keras
 
-    from catdog.data.feed import epoch_order
+    from catdog.data.feed import epoch_order, one_view_each
     from catdog.training.optimization import RateSchedule
     from catdog.training.weighting import class_weights
 
@@ -44,11 +44,12 @@ def keras_losses(given: HeadData, settings: FineTuneSettings, batch: int) -> lis
         label_smoothing=settings.label_smoothing,
         class_weights=class_weights(given.train[1], settings.class_weights),
     )
-    steps = len(given.train[0]) // batch
+    photos = len(given.train[0]) // given.views
+    steps = photos // batch
     schedule = RateSchedule.of(settings, steps)
     losses = []
     for epoch in range(1, settings.epochs + 1):
-        order = epoch_order(len(given.train[0]), 7, epoch)
+        order = one_view_each(epoch_order(photos, 7, epoch), given.views, epoch)
         total = np.zeros(3)
         for index in range(steps):
             rows = order[index * batch : (index + 1) * batch]
@@ -61,9 +62,9 @@ def keras_losses(given: HeadData, settings: FineTuneSettings, batch: int) -> lis
     return losses
 
 
-@pytest.mark.parametrize("weighed", [True, False])
-def test_without_dropout_it_equals_the_training_by_keras(weighed: bool) -> None:
-    given, settings = data(), SETTINGS.model_copy(update={"class_weights": weighed})
+@pytest.mark.parametrize("weighed, views", [(True, 1), (False, 1), (False, 3)])
+def test_without_dropout_it_equals_the_training_by_keras(weighed: bool, views: int) -> None:
+    given, settings = data(views=views), SETTINGS.model_copy(update={"class_weights": weighed})
     rows = train_head(given, settings, batch_size=16, seed=7)
     ours = [[row["loss"], row["val_loss"]] for row in rows]
     np.testing.assert_allclose(ours, keras_losses(given, settings, 16), atol=1e-5)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from catdog.config import DataSettings
+from catdog.config import AugmentationSettings, DataSettings
 from catdog.storage import Location
 from catdog.training.inputs import Split
 from catdog.transfer.features import LEARNT, SPLITS
@@ -66,6 +67,8 @@ def probed(storage: Location, cluster: None) -> dict[str, Any]:
         "told": told,
         "run": run,
         "counts": counts,
+        "request": request,
+        "workers": workers,
     }
 
 
@@ -147,6 +150,39 @@ def test_the_probe_says_what_its_logits_are_worth(
     row = probed["facts"]["row"]
     assert row["val_loss"] == pytest.approx(log_loss(rows.labels, probability), rel=1e-4)
     assert row["val_accuracy"] == pytest.approx(accuracy_score(rows.labels, probability > 0.5))
+
+
+@pytest.mark.timeout(120)
+def test_a_head_may_see_augmented_views_of_each_photo(
+    probed: dict[str, Any], storage: Location, tmp_path: Path
+) -> None:
+    from catdog.models.registry import POOLED
+    from catdog.transfer import probe
+    from catdog.transfer.features import extract
+    from catdog.transfer.head import HeadData
+
+    augmentation = AugmentationSettings(rotation=0.1, zoom=0.2)
+    request = replace(probed["request"], views=3, augmentation=augmentation)
+
+    def run(place: Location) -> Any:
+        return extract(probed["dataset"], request, [POOLED], place, probed["workers"])[POOLED]
+
+    kept, plain = run(storage), probed["run"]()
+    assert kept.root != plain.root
+    photos = len(plain.rows("train"))
+    views = kept.rows("train").gather(np.arange(3 * photos)).reshape(photos, 3, -1)
+    alone = plain.rows("train").gather(np.arange(photos))
+    np.testing.assert_array_equal(views[:, 0], alone)
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert (np.abs(views[:, one] - views[:, other]).max(axis=1) > 1e-3).mean() > 0.9
+    assert kept.rows("train").uris[:6] == [u for u in plain.rows("train").uris[:2] for _ in "abc"]
+    assert len(kept.rows("val")) == len(plain.rows("val")), "what is measured is not augmented"
+    assert HeadData.load(kept).views == 3
+
+    repeated = run(Location.of(tmp_path)).rows("train").gather(np.arange(3 * photos))
+    np.testing.assert_array_equal(repeated.reshape(views.shape), views)
+    row = probe.fit(kept, Location.of(tmp_path) / "run")["row"]
+    assert row["loss"] != probed["facts"]["row"]["loss"]
 
 
 def test_a_probe_is_fitted_once(probed: dict[str, Any], storage: Location) -> None:

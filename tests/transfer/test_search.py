@@ -102,6 +102,24 @@ def test_tpe_passes_over_failed_trials_and_settings_outside_its_space() -> None:
     assert tpe.point(7, told)["unfrozen_blocks"] in (4, 8, "all")
 
 
+def test_the_choices_are_those_of_the_trials() -> None:
+    names = ("unfrozen_blocks", "augmentation_strength", "nothing of this search")
+    drawn = search(unfrozen_blocks=(1, 2), augmentation_strength=(0, 1))
+    seen = [{name: point[name] for name in names[:2]} for point in points(drawn, 5)]
+    found = drawn.choices(names, 5)
+    assert all(choice in found for choice in seen)
+    assert all(choice in seen for choice in found)
+    assert len(found) == len({tuple(choice.values()) for choice in found})
+    assert search().choices(("nothing",), 3) == [{}]
+
+
+def test_those_of_tpe_are_all_it_might_come_to() -> None:
+    pytest.importorskip("optuna")
+    tpe = search(search="tpe", unfrozen_blocks=(1, "all"), augmentation_strength=(0,))
+    found = tpe.choices(("unfrozen_blocks", "augmentation_strength"), 9)
+    assert [tuple(choice.values()) for choice in found] == [(2, 1.0), (1, 0), ("all", 0)]
+
+
 def test_tpe_without_optuna_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)  # as where it is not installed
     with pytest.raises(UserError, match=r'pip install "catdog\[tpe\]"'):
