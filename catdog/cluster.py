@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import signal
 import socket
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from catdog.config import Config, Precision
 from catdog.console import plural
-from catdog.errors import UserError
-from catdog.scaling import nodes_to_come
+from catdog.errors import RunFailed, UserError
+from catdog.scaling import fitting, nodes_to_come
 from catdog.training.trainer import POLL_S
 from catdog.training.workers import Workers
 
-#: How often a wait for resources says what is missing, seconds.
-TELL_EVERY_S = 30.0
-
 #: A head that does not take a connection within so long, seconds, is not there.
 REACH_S = 10.0
-OWN_CLUSTER = "RAY_ADDRESS=local makes one of this command's own"
+
+#: What Ray calls the head among a node's resources.
+HEAD = "node:__internal_head__"
+#: Cores of a worker, at most: with a GPU, and without.
+FEEDING_CPUS, MOST_CPUS = 4, 64
 
 #: Packages whose versions make a result.
 NAMED_PACKAGES = ("ray", "tensorflow", "keras", "pyarrow", "numpy")
@@ -41,6 +41,7 @@ def connected() -> Iterator[None]:
 
     Raises:
         UserError: none can be reached there.
+        RunFailed: none could be started here.
     """
     import ray
 
@@ -56,18 +57,7 @@ def connected() -> Iterator[None]:
         return
     on_sigterm = signal.getsignal(signal.SIGTERM)
     address = os.environ.get("RAY_ADDRESS") or None
-    _check_reachable(address)
-    try:
-        ray.init(
-            address=address,
-            include_dashboard=False if address in (None, "local") else None,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
-    except (ConnectionError, RuntimeError) as error:
-        # Of another version, with another token, or gone while its address is still known.
-        cause = " ".join(str(error).split())[:300]
-        raise UserError(f"no Ray cluster can be joined: {cause} ({OWN_CLUSTER})") from error
+    _join(address)
     # Ray's own handler would end this process on the spot.
     signal.signal(signal.SIGTERM, on_sigterm)
     _quiet_ray()
@@ -77,6 +67,31 @@ def connected() -> Iterator[None]:
         ray.shutdown()
 
 
+def _join(address: str | None) -> None:
+    import ray
+
+    _check_reachable(address)
+    try:
+        ray.init(
+            address=address,
+            include_dashboard=False if address in (None, "local") else None,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        # Of another version, with another token, or gone while its address is still known.
+        raise UserError(f"no Ray cluster can be joined: {_in_one_line(error)}") from error
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        # Ray's own way to say that its processes did not come up, on a machine that is too busy.
+        raise RunFailed(f"Ray does not start: {_in_one_line(error)}") from error
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
 def _check_reachable(address: str | None) -> None:
     """Ray itself tries for minutes, in silence."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
@@ -84,10 +99,12 @@ def _check_reachable(address: str | None) -> None:
         return  # "auto", "local", or none
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
-    except OSError as error:
+    except (OSError, OverflowError) as error:
+        cause = getattr(error, "strerror", None) or error
         raise UserError(
-            f"RAY_ADDRESS={address}: no Ray cluster answers there ({error.strerror or error}): "
-            f"start one (ray start --head), correct the address, or {OWN_CLUSTER}"
+            f"RAY_ADDRESS={address}: no Ray cluster answers there ({cause}): "
+            "start one (ray start --head), correct the address, or RAY_ADDRESS=local for one of "
+            "this command's own"
         ) from error
 
 
@@ -104,108 +121,72 @@ def _quiet_ray() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What the cluster has, or may scale to where that is more.
+class Node(NamedTuple):
+    """CPU cores and GPUs of one node, and what Ray calls these, such as ``L4``."""
 
-    Attributes:
-        node_cpus: CPU cores of each node.
-        nodes: how many there are now.
-    """
-
-    node_cpus: tuple[int, ...]
+    cpus: int
     gpus: int
-    nodes: int
-    memory_bytes: int
+    accelerator: str = "GPU"
 
     @classmethod
-    def of_cluster(cls) -> Resources:
-        import ray
+    def of(cls, resources: Mapping[str, float]) -> Node:
+        kinds = (name.partition(":") for name in resources)
+        names = [kind for prefix, _, kind in kinds if prefix == "accelerator_type"]
+        cpus, gpus = (int(resources.get(kind, 0)) for kind in ("CPU", "GPU"))
+        return cls(cpus, gpus, *names[:1])
 
-        alive = [node for node in ray.nodes() if node["Alive"]]
-        have = [node["Resources"] for node in alive]
-        come = nodes_to_come()
-        most = have if _sum(have, "CPU") >= _sum(come, "CPU") else come
-        return cls(
-            node_cpus=tuple(int(node.get("CPU", 0)) for node in most),
-            gpus=max(_sum(have, "GPU"), _sum(come, "GPU")),
-            nodes=len(alive),
-            memory_bytes=_sum(have, "memory"),
-        )
+
+@dataclass(frozen=True)
+class Resources:
+    """What there is to compute with, node by node."""
+
+    nodes: tuple[Node, ...]
+    memory_bytes: int = 0
+
+    @classmethod
+    def now(cls) -> Resources:
+        """Of the nodes that are there."""
+        return cls._of(_alive())
+
+    @classmethod
+    def at_most(cls) -> Resources:
+        """What the cluster may grow to, where that is more than it has."""
+        alive, come = _alive(), nodes_to_come()
+        grown = [*(node for node in alive if HEAD in node), *come]
+        have, most = cls._of(alive), cls._of(grown)
+        return most if come and (most.gpus, most.cpus) > (have.gpus, have.cpus) else have
+
+    @classmethod
+    def _of(cls, nodes: Iterable[Mapping[str, float]]) -> Resources:
+        return cls(tuple(map(Node.of, nodes)), int(sum(node.get("memory", 0) for node in nodes)))
 
     @property
     def cpus(self) -> int:
-        return sum(self.node_cpus)
+        return sum(node.cpus for node in self.nodes)
 
     @property
-    def working_nodes(self) -> int:
-        """Nodes that have cores; a head may have none."""
-        return sum(cores > 0 for cores in self.node_cpus) or self.nodes
+    def gpus(self) -> int:
+        return sum(node.gpus for node in self.nodes)
 
-    def cpus_each(self, workers: int) -> int:
-        """Cores that each of so many workers can have; one lives on one node."""
-        even = max(1, self.cpus // workers)
-        return next((cpus for cpus in range(even, 1, -1) if self.fitting(cpus) >= workers), 1)
+    def places(self, use_gpu: bool) -> int:
+        """Workers where nobody says how many: one for each GPU, or for each node with cores."""
+        return self.gpus if use_gpu else max(1, sum(node.cpus > 0 for node in self.nodes))
 
-    def fitting(self, cpus: int) -> int:
-        """Workers of so many cores for which there is room."""
-        return sum(cores // cpus for cores in self.node_cpus)
+    def room(self, cpus: int, use_gpu: bool) -> int:
+        """How many workers of so many cores fit; one lives on one node."""
+        each = {"CPU": cpus} | ({"GPU": 1} if use_gpu else {})
+        return fitting([{"CPU": node.cpus, "GPU": node.gpus} for node in self.nodes], each)
 
-
-def _sum(nodes: Iterable[Mapping[str, float]], kind: str) -> int:
-    return int(sum(node.get(kind, 0) for node in nodes))
-
-
-def wait_for(workers: Workers, say: Callable[[str], None]) -> None:
-    """Wait until the least ``workers`` have room; every 30 s say what lacks, or who has it.
-
-    Ray Train would wait too, in silence and for ten minutes at most.
-    """
-    import ray
-    from ray.autoscaler.sdk import request_resources
-
-    wanted = {kind: need * workers.least for kind, need in workers.each.items()}
-    started = told = time.monotonic()
-    asked = False
-    try:
-        while lacking := _lacking(wanted, ray.cluster_resources(), ray.available_resources()):
-            if not asked:
-                asked = True
-                # Of a whole cluster, so what others hold is asked for as well.
-                others = [{kind: 1} for kind in wanted for _ in range(_taken(kind))]
-                request_resources(bundles=[workers.each] * workers.least + others)
-            if time.monotonic() - told >= TELL_EVERY_S:
-                told = time.monotonic()
-                say(f"waiting for {lacking} ({told - started:.0f} s)")
-            time.sleep(1)
-    finally:
-        if asked:
-            # A request outlives its driver and would keep the nodes for ever.
-            request_resources(bundles=[])
+    def cpus_each(self, workers: int, use_gpu: bool) -> int:
+        """Cores that each of so many workers can have; beside a GPU they only feed it."""
+        most = min(max(1, self.cpus // workers), FEEDING_CPUS if use_gpu else MOST_CPUS)
+        return next((n for n in range(most, 1, -1) if self.room(n, use_gpu) >= workers), 1)
 
 
-def _taken(kind: str) -> int:
-    """How many of a resource are in use, on the whole cluster."""
+def _alive() -> list[Mapping[str, float]]:
     import ray
 
-    held = ray.cluster_resources().get(kind, 0) - ray.available_resources().get(kind, 0)
-    return max(0, math.ceil(held))
-
-
-def _lacking(
-    wanted: Mapping[str, int], have: Mapping[str, float], free: Mapping[str, float]
-) -> str:
-    """What of ``wanted`` is not free, with the reason; empty where there is room."""
-    parts = []
-    for kind, count in wanted.items():
-        total, left = int(have.get(kind, 0)), int(free.get(kind, 0))
-        if total < count:
-            parts.append(f"the cluster to grow: {count - total} {kind} more")
-        elif left < count:
-            parts.append(
-                f"{count} {kind}: other work holds {total - left} of the cluster's {total}"
-            )
-    return "; ".join(parts)
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def plan_workers(config: Config, resources: Resources) -> Workers:
@@ -221,7 +202,7 @@ def plan_workers(config: Config, resources: Resources) -> Workers:
     use_gpu = compute.use_gpu if compute.use_gpu is not None else resources.gpus > 0
     if use_gpu and not resources.gpus:
         raise UserError("--use-gpu: this cluster has no GPU; leave the flag out to use its CPUs")
-    most = compute.workers or (resources.gpus if use_gpu else resources.working_nodes)
+    most = compute.workers or resources.places(use_gpu)
     least = compute.min_workers or most
     most = max(least, most)
     if use_gpu and least > resources.gpus:
@@ -237,10 +218,14 @@ def plan_workers(config: Config, resources: Resources) -> Workers:
             f"compute.xla: several CPU workers cannot have it (here {most}); give --workers 1, or "
             "leave it out"
         )
-    # With GPUs a worker's cores only feed it.
-    cpus = compute.cpus_per_worker or min(resources.cpus_each(most), 4 if use_gpu else 64)
-    fitting = min(resources.fitting(cpus), resources.gpus if use_gpu else most)
-    count = min(most, max(least, fitting))
+    cpus = compute.cpus_per_worker or resources.cpus_each(most, use_gpu)
+    room = resources.room(cpus, use_gpu)
+    if room < least:
+        raise UserError(
+            f"--workers {least} with {plural(cpus, 'CPU core')} each: this cluster has room for "
+            f"{room} of them"
+        )
+    count = min(most, room)
     span = (least, most) if least < most else None
     return Workers.of(compute, count, cpus, use_gpu, dtype_policy(compute.precision, use_gpu), span)
 
@@ -261,12 +246,15 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def describe_hardware(resources: Resources) -> dict[str, Any]:
+    gpus = Counter[str]()
+    for node in resources.nodes:
+        gpus[node.accelerator] += node.gpus
     return {
         "cpu": _cpu_name(),
         "cpus": resources.cpus,
         "memory_bytes": resources.memory_bytes,
-        "gpus": resources.gpus,
-        "nodes": resources.nodes,
+        "gpus": [f"{count} × {name}" for name, count in gpus.items() if count],
+        "nodes": len(resources.nodes),
     }
 
 

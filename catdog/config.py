@@ -74,10 +74,12 @@ class AugmentationSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _none_is_all_off(cls, given: Any) -> Any:
-        """``none`` stands for every part turned off: ``--set augmentation=none``."""
-        if given is None or given == "none":
-            return dict.fromkeys(cls.model_fields, 0) | {"horizontal_flip": False}
-        return given
+        return cls.all_off() if given in (None, "none") else given
+
+    @classmethod
+    def all_off(cls) -> dict[str, Any]:
+        """What ``none`` stands for: ``--set augmentation=none``."""
+        return dict.fromkeys(cls.model_fields, 0) | {"horizontal_flip": False}
 
     @property
     def is_off(self) -> bool:
@@ -141,13 +143,13 @@ class FineTuneSettings(Settings):
         0,
         ge=0,
         description="fixed views kept per photo, the first as it is, the others augmented; 0: "
-        "augment the pixels each epoch (without augmentation the same as 1)",
+        "augment the pixels each epoch. Without augmentation there is always one",
     )
 
     @property
     def kept_views(self) -> int:
         """Rows of a photo below the unfrozen blocks, computed once; 0: new ones each epoch."""
-        return self.views or int(self.augmentation.is_off)
+        return 1 if self.augmentation.is_off else self.views
 
 
 class ComputeSettings(Settings):

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from catdog.config import MODEL_NAMES, Config, merged
+from catdog.config import MODEL_NAMES, AugmentationSettings, Config, merged
 from catdog.errors import UserError
 from catdog.parsing import OneLineParser, at_least_one, workers_range
 from catdog.presets import PRESETS
@@ -253,7 +253,12 @@ def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
 def _put(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
     *groups, key = path
     for group in groups:
-        tree = tree.setdefault(group, {})
+        below = tree.setdefault(group, {})
+        if group == "augmentation" and below in (None, "none"):  # a part is turned on again
+            below = tree[group] = AugmentationSettings.all_off()
+        if not isinstance(below, dict):
+            raise UserError(f"--set {'.'.join(path)}: {group} is {below!r} and has no {key}")
+        tree = below
     tree[key] = value
 
 

@@ -52,6 +52,9 @@ class Narrator:
         self.events = events
         self._waited_since, self._after = since, "the start"
         self._stepping: set[str] = set()
+        self._begun: set[str] = set()
+        #: A group that was started again and has told of no checkpoint that it goes on from.
+        self._anew: dict[str, Any] | None = None
         self._bars = ExitStack()
         self._advance: console.Advance | None = None
         self._told = time.monotonic()
@@ -68,8 +71,15 @@ class Narrator:
     def _start(self, message: dict[str, Any]) -> None:
         facts = {key: value for key, value in message.items() if key != "kind"}
         self.events.add("training", **facts)
+        self._anew = facts if message["model"] in self._begun else None
+        self._begun.add(message["model"])
 
     def _stepped(self, message: dict[str, Any]) -> None:
+        if self._anew is not None:
+            workers = console.plural(self._anew["workers"], "worker")
+            console.say(f"{message['model']}: again from the start with {workers}")
+            self.events.add("restart", model=message["model"], epoch=0, step=0)
+            self._anew = None
         if message["model"] in self._stepping:  # a group that was started again
             return
         self._stepping.add(message["model"])
@@ -80,6 +90,7 @@ class Narrator:
         )
 
     def _resume(self, message: dict[str, Any]) -> None:
+        self._anew = None
         workers = console.plural(message["workers"], "worker")
         where = f"after epoch {message['epoch']}"
         if message["step"]:
@@ -132,7 +143,9 @@ class Narrator:
 
     def _trained(self, message: dict[str, Any]) -> None:
         self.close()
-        self._stepping.discard(message["model"])  # the same model may follow with another seed
+        # The same model may follow with another seed.
+        self._stepping.discard(message["model"])
+        self._begun.discard(message["model"])
         facts = message["facts"]
         best = facts["best"]
         console.say(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from catdog import console
 from catdog.access import check_writable
-from catdog.cluster import Resources, connected, describe_hardware, plan_workers, versions, wait_for
+from catdog.cluster import Resources, connected, describe_hardware, plan_workers, versions
 from catdog.config import Config, ModelName
 from catdog.data.prepare import PreparedSet, prepare
 from catdog.errors import UserError
@@ -28,6 +28,7 @@ from catdog.planning import Plan
 from catdog.preflight import check, check_places
 from catdog.recording import write_model_files
 from catdog.runs import RunDirectory, lease
+from catdog.scaling import wait_for
 from catdog.session import Session
 from catdog.storage import Location
 from catdog.tracking import tracked
@@ -99,7 +100,7 @@ def _run_until_training(
     config: Config, run: RunDirectory, session: Session
 ) -> tuple[Plan, Workers]:
     storage = Location.of(config.storage)
-    resources = Resources.of_cluster()
+    resources = Resources.at_most()
     workers = plan_workers(config, resources)
     check_nodes(storage)
     run.update(hardware=describe_hardware(resources), precision=workers.precision)
@@ -111,9 +112,10 @@ def _run_until_training(
     dataset = prepare_data(config, run, session, storage)
     wait_for(workers, console.say)
     check_nodes(storage)  # those that have joined since too
+    run.update(hardware=describe_hardware(Resources.now()))
     plan = Plan(config, run, dataset, workers.precision, weights)
     probed = probe_backbones(plan, session, storage, workers)
-    return sweep(plan, probed, session, storage, workers, resources), workers
+    return sweep(plan, probed, session, storage, workers), workers
 
 
 def prepare_data(
@@ -186,7 +188,6 @@ def sweep(
     session: Session,
     storage: Location,
     workers: Workers,
-    resources: Resources,
 ) -> Plan:
     """The plan with the best setting found; the same plan where no sweep is asked for."""
     settings = plan.config.sweep
@@ -196,7 +197,9 @@ def sweep(
     best_probe = max(probed, key=lambda name: probed[name]) if probed else backbones[0]
     from catdog.tuning import choose
 
-    return choose(plan, settings.model or best_probe, session, storage, workers, resources)
+    wait_for(workers, console.say)
+    name = settings.model or best_probe
+    return choose(plan, name, session, storage, workers, Resources.now())
 
 
 def train_models(plan: Plan, session: Session, storage: Location, workers: Workers) -> None:
@@ -205,6 +208,7 @@ def train_models(plan: Plan, session: Session, storage: Location, workers: Worke
     from catdog.training.trainer import train
 
     jobs = final_jobs(plan, storage, workers)
+    wait_for(workers, console.say)  # other work may have taken what the last stage gave back
     facts = train(jobs, workers, plan.run.root / "ray", session.narrator)
     for job, fact in zip(jobs, facts, strict=True):
         session.narrator.record_epochs(job.name, job.settings.epochs, fact["history"])
@@ -233,6 +237,7 @@ def repeat_trainings(plan: Plan, session: Session, storage: Location, workers: W
 
     session.stage("seeds", f"{len(jobs)} trainings with other seeds")
     narrator = RepeatNarrator(session.events, jobs)
+    wait_for(workers, console.say)
     facts = train(jobs, workers, plan.run.root / "ray" / "seeds", narrator)
     for job, fact in zip(jobs, facts, strict=True):
         name = repeat_name(job.name, job.seed)

@@ -88,8 +88,8 @@ class Plan:
             backbone=weights.uri,
             weights_hash=weights.hash,
             precision=self.precision,
-            views=max(1, fine_tune.views),
-            augmentation=fine_tune.augmentation if fine_tune.views > 1 else None,
+            views=max(1, fine_tune.kept_views),
+            augmentation=fine_tune.augmentation if fine_tune.kept_views > 1 else None,
             seed=self.config.seed,
         )
 

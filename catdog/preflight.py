@@ -96,7 +96,7 @@ def print_plan(config: Config) -> None:
     check_places(config)
     seen = check(config)
     with connected():
-        resources = Resources.of_cluster()
+        resources = Resources.at_most()
         workers = plan_workers(config, resources)
     for key, value in _lines(config, seen, workers):
         console.say(f"{key:14}{value}")

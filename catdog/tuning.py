@@ -102,6 +102,8 @@ def _sweep_fine_tuning(
 ) -> None:
     from catdog.transfer.sweep import Cluster, sweep_fine_tuning
 
+    if not ledger.missing():
+        return
     points = ledger.search.choices(("unfrozen_blocks", "augmentation_strength"), ledger.trials)
     tried = [plan.tried(name, point) for point in points]
     features = kept_features(plan, name, tried, storage, workers)

@@ -69,9 +69,7 @@ def calm() -> list[str]:
     """Flags of a job in which nothing is random but the initial weights."""
     return [
         "--set=compute.precision=float32",
-        "--set=augmentation.horizontal_flip=false",
-        "--set=augmentation.rotation=0",
-        "--set=augmentation.zoom=0",
+        "--set=augmentation=none",
         "--set=scratch.dropout=0",
     ]
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from catdog.cluster import Resources, plan_workers
+from catdog.cluster import Node, Resources, describe_hardware, plan_workers
 from catdog.config import Config
 from catdog.errors import UserError
 from catdog.flags import config_from, training_parser
-from catdog.presets import PRESETS
+from catdog.presets import PRESETS, laptop
 
 
 def parsed(*arguments: str) -> Config:
@@ -51,6 +51,9 @@ def test_augmentation_is_turned_off_by_a_word(tmp_path: Path) -> None:
     assert config.fine_tune.augmentation.is_off
     assert not parsed().augmentation.is_off
     assert parsed("--set", "fine_tune.augmentation.zoom=0").fine_tune.augmentation.zoom == 0
+    parts = ("--set", "augmentation=none", "--set", "augmentation.zoom=0.1")
+    alone = parsed(*parts).augmentation
+    assert alone == laptop().augmentation.scaled(0).model_copy(update={"zoom": 0.1})
     with pytest.raises(UserError, match="augmentation"):
         parsed("--set", "augmentation=off-ish")
 
@@ -85,7 +88,7 @@ def test_a_range_of_workers_is_read_and_a_number_ends_it(tmp_path: Path) -> None
 def test_workers_are_as_many_as_the_cluster_has_room_for(
     asked: str, cpus: int, expected: tuple[int, int, Any], shown: str
 ) -> None:
-    resources = Resources((cpus,), gpus=0, nodes=1, memory_bytes=0)
+    resources = Resources((Node(cpus, 0),))
     workers = plan_workers(parsed("--workers", asked), resources)
     assert (workers.count, workers.cpus, workers.span) == expected
     assert str(workers) == shown
@@ -103,19 +106,41 @@ def test_workers_are_as_many_as_the_cluster_has_room_for(
 def test_every_worker_fits_on_one_of_the_nodes(
     asked: str, node_cpus: tuple[int, ...], expected: tuple[int, int]
 ) -> None:
-    resources = Resources(node_cpus, 0, len(node_cpus), 0)
+    resources = Resources(tuple(Node(cpus, 0) for cpus in node_cpus))
     workers = plan_workers(parsed("--workers", asked), resources)
     assert (workers.count, workers.cpus) == expected
 
 
 def test_fewer_cores_than_the_least_workers_are_refused() -> None:
-    resources = Resources((2,), gpus=0, nodes=1, memory_bytes=0)
+    resources = Resources((Node(2, 0),))
     with pytest.raises(UserError, match="--workers 3: this cluster has 2 CPU cores"):
         plan_workers(parsed("--workers", "3:4"), resources)
 
 
+def test_workers_larger_than_any_node_are_refused() -> None:
+    wide = ("--workers", "2", "--set", "compute.cpus_per_worker=3")
+    assert plan_workers(parsed(*wide), Resources((Node(4, 0), Node(4, 0)))).count == 2
+    with pytest.raises(UserError, match="2 with 3 CPU cores each: this cluster has room for 1"):
+        plan_workers(parsed(*wide), Resources((Node(4, 0), Node(2, 0))))
+
+
+def test_workers_with_a_gpu_get_cores_beside_one() -> None:
+    mixed = Resources((*(4 * [Node(16, 0)]), *(2 * [Node(2, 1)]), Node(4, 4)))
+    workers = plan_workers(parsed("--workers", "0"), mixed)
+    assert (workers.count, workers.cpus, workers.use_gpu) == (6, 1, True)
+    few = plan_workers(parsed("--workers", "3"), mixed)
+    assert (few.count, few.cpus) == (3, 2)
+
+
+def test_the_hardware_is_described_by_its_gpus() -> None:
+    nodes = ({"CPU": 8, "GPU": 2, "accelerator_type:L4": 1}, {"CPU": 4, "GPU": 1}, {"CPU": 4})
+    described = describe_hardware(Resources(tuple(map(Node.of, nodes))))
+    assert described["gpus"] == ["2 × L4", "1 × GPU"]
+    assert (described["cpus"], described["nodes"]) == (16, 3)
+
+
 def test_xla_is_refused_where_it_would_fail() -> None:
-    cores, gpus = Resources((4,), 0, 1, 0), Resources((4,), 2, 1, 0)
+    cores, gpus = Resources((Node(4, 0),)), Resources((Node(4, 2),))
     with pytest.raises(UserError, match=r"compute\.xla: several"):
         plan_workers(parsed("--workers", "2", "--set", "compute.xla=true"), cores)
     assert plan_workers(parsed("--workers", "1", "--set", "compute.xla=true"), cores).count == 1

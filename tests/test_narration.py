@@ -99,6 +99,24 @@ def test_the_wait_for_a_first_step_is_told_for_each_model(
     ]
 
 
+def test_a_group_that_was_lost_before_its_first_checkpoint_is_told_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = Events(Location.of(tmp_path / "events.jsonl"))
+    narrator = Narrator(events)
+    start = {"kind": "start", "model": "base_cnn", "phase": "scratch", "workers": 2, "nodes": []}
+    stepped = {"kind": "stepped", "model": "base_cnn"}
+    for message in (start, stepped, start | {"workers": 1}, stepped):
+        narrator(message)
+    assert "base_cnn: again from the start with 1 worker" in capsys.readouterr().out
+    resume = {"kind": "resume", "model": "base_cnn", "epoch": 2, "epochs": 3, "step": 0}
+    for message in (start, resume | {"workers": 2, "history": []}, stepped):
+        narrator(message)
+    assert "again from the start" not in capsys.readouterr().out
+    noted = [event for event in map(json.loads, events.lines) if event["event"] == "restart"]
+    assert [event["epoch"] for event in noted] == [0, 2]
+
+
 def test_an_epoch_that_no_driver_heard_of_is_recorded_once_when_the_run_goes_on(
     tmp_path: Path,
 ) -> None:

@@ -75,6 +75,9 @@ def test_a_training_takes_as_many_views_of_a_photo_as_are_kept(tmp_path: Path, b
 
 
 def test_the_heads_of_a_sweep_take_the_views_that_are_kept(tmp_path: Path) -> None:
+    off = laptop().augmentation.scaled(0)
+    none = plan(tmp_path, fine_tune=tuned(views=4, augmentation=off))
+    assert none.feature_request("inception_v3").views == 1, "there is nothing to vary"
     for given, taken in ((0, 1), (4, 4)):
         made = plan(tmp_path, **stage("head"), fine_tune=tuned(views=given))
         settings = made.tried("inception_v3", {"learning_rate": 0.1})

@@ -64,7 +64,7 @@ def bench(arguments: argparse.Namespace) -> Iterator[Bench]:
             source=source, image_size=size, drawings=count, max_rejected=1.0, min_per_class=1
         )
         dataset = prepare(settings, storage, 0)
-        resources = Resources.of_cluster()
+        resources = Resources.at_most()
         config = Config(preset="laptop", compute=ComputeSettings(workers=1))
         workers = plan_workers(config, resources)
         facts = {

@@ -50,7 +50,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     ray.init("local", num_cpus=cores, include_dashboard=False, log_to_driver=False)
     try:
         pool = Pool.of_cluster()
-        precision = plan_workers(PRESETS["laptop"](), Resources.of_cluster()).precision
+        precision = plan_workers(PRESETS["laptop"](), Resources.at_most()).precision
         count = arguments.files if pool.use_gpu else min(arguments.files, _MOST_ON_CPUS)
         with _photos.workplace(arguments.work) as work:
             folder = _photos.repeated(arguments.data, count, arguments.image_size, work)

@@ -13,6 +13,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from catdog import console
 from catdog.benchmarks import _photos
-from catdog.cluster import connected
+from catdog.cluster import connected, dtype_policy
 from catdog.config import ScratchSettings
 from catdog.data.shards import write_shard
 from catdog.models.registry import Architecture
@@ -34,6 +35,9 @@ BATCH = 64
 PHOTOS = 512
 EPOCHS = 3
 
+#: The cores it computes on, and what measures it: images per second.
+Side = tuple[int, Callable[[], float]]
+
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Medians of rounds taken in turn, images per second from the second epoch on."""
@@ -42,42 +46,41 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray reads this name)
     with _photos.workplace(arguments.work) as work, connected():
         _write_rows(work)
-        sides = {
-            "keras_fit": lambda: _keras_fit(work, cores, "float32"),
-            "ray_worker": lambda: _ray(work, 1, cores, "float32"),
-            "ray_worker_bfloat16": lambda: _ray(work, 1, cores, "mixed_bfloat16"),
-            "one_worker_one_core": lambda: _ray(work, 1, 1, "mixed_bfloat16"),
-            "two_workers_one_core_each": lambda: _ray(work, 2, 1, "mixed_bfloat16"),
-            "keras_fit_one_core": lambda: _keras_fit(work, 1, "mixed_bfloat16"),
-            "two_keras_fits_one_core_each": lambda: _keras_fit(work, 1, "mixed_bfloat16", 2),
+        # What a run takes with nothing set.
+        auto = dtype_policy("auto", use_gpu=False)
+        sides: dict[str, Side] = {
+            "keras_fit": (cores, lambda: _keras_fit(work, cores, "float32")),
+            "ray_worker": (cores, lambda: _ray(work, 1, cores, "float32")),
+            "one_worker_one_core": (1, lambda: _ray(work, 1, 1, auto)),
+            "two_workers_one_core_each": (2, lambda: _ray(work, 2, 1, auto)),
+            "keras_fit_one_core": (1, lambda: _keras_fit(work, 1, auto)),
+            "two_keras_fits_one_core_each": (2, lambda: _keras_fit(work, 1, auto, 2)),
         }
+        if auto != "float32":
+            sides["ray_worker_auto"] = (cores, lambda: _ray(work, 1, cores, auto))
         speeds: dict[str, list[float]] = {name: [] for name in sides}
         for turn in range(arguments.rounds):
-            for name, side in sides.items():
+            for name, (_, side) in sides.items():
                 speeds[name].append(side())
-                console.say(f"round {turn + 1}  {name:26} {speeds[name][-1]:8.1f} images/s")
+                console.say(f"round {turn + 1}  {name:28} {speeds[name][-1]:8.1f} images/s")
     found = {name: statistics.median(values) for name, values in speeds.items()}
-    keras = found["keras_fit"]
+
+    def ratio(ours: str, theirs: str) -> float:
+        return round(found[ours] / found[theirs], 3)
+
+    own = "ray_worker_auto" if "ray_worker_auto" in found else "ray_worker"
     return {
-        "ratio_to_keras_fit": round(found["ray_worker"] / keras, 3),
-        "ratio_to_keras_fit_auto_precision": round(found["ray_worker_bfloat16"] / keras, 3),
-        "two_worker_speedup": round(
-            found["two_workers_one_core_each"] / found["one_worker_one_core"], 3
-        ),
+        "ratio_to_keras_fit": ratio("ray_worker", "keras_fit"),
+        "ratio_to_keras_fit_auto_precision": ratio(own, "keras_fit"),
+        "auto_precision": auto,
+        "two_worker_speedup": ratio("two_workers_one_core_each", "one_worker_one_core"),
         # Two processes that share nothing but the machine: what its cores are worth beside another.
-        "two_process_limit": round(
-            found["two_keras_fits_one_core_each"] / found["keras_fit_one_core"], 3
-        ),
+        "two_process_limit": ratio("two_keras_fits_one_core_each", "keras_fit_one_core"),
         "images_per_second": {name: round(speed, 1) for name, speed in found.items()},
-        "cores": {
-            "keras_fit": cores,
-            "ray_worker": cores,
-            "ray_worker_bfloat16": cores,
-            "one_worker_one_core": 1,
-            "two_workers_one_core_each": 2,
-            "keras_fit_one_core": 1,
-            "two_keras_fits_one_core_each": 2,
+        "images_per_second_by_round": {
+            name: [round(speed, 1) for speed in each] for name, each in speeds.items()
         },
+        "cores": {name: used for name, (used, _) in sides.items()},
         "photos": PHOTOS,
         "image_size": SIDE,
         "batch_size": BATCH,

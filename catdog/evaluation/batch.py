@@ -52,9 +52,10 @@ class Pool:
         """One actor for each GPU; without any one for each node, with all its cores."""
         from catdog.cluster import Resources
 
-        found = Resources.of_cluster()
-        count = found.gpus or found.working_nodes
-        return cls(count, min(found.cpus_each(count), 4 if found.gpus else 64), found.gpus > 0)
+        found = Resources.at_most()
+        use_gpu = found.gpus > 0
+        count = found.places(use_gpu)
+        return cls(count, found.cpus_each(count, use_gpu), use_gpu)
 
 
 def list_photos(data: str) -> Listing:

@@ -61,9 +61,12 @@ def training_curve(
     plot.x_axis("epoch", [t for t in ticks(1, len(rows), 6) if t == int(t)] or [1])
     for event in restarts:
         # The job restarts training, not the probe before it, and says which epoch was safe.
-        epoch = _position(rows, event.get("phase") or rows[-1].get("phase"), event.get("epoch"))
-        if epoch:
-            plot.vertical(min(epoch + 0.5, len(rows)), "restart")
+        of, epoch = event.get("phase") or rows[-1].get("phase"), event.get("epoch")
+        after = _position(rows, of, epoch)
+        if epoch == 0 and (begin := _position(rows, of, 1)):
+            after = begin - 1
+        if after is not None:
+            plot.vertical(min(after + 0.5, len(rows)), "restart")
     for key, style in ((what, "train"), (f"val_{what}", f"val {series(index)}")):
         points = [
             (float(i), min(high, max(low, as_number(row.get(key)))))

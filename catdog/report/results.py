@@ -204,13 +204,14 @@ def _training(run: Run, files: ModelFiles, price: float | None) -> Training | No
     if seconds is None:
         spent = [row.get("seconds") for row in files.history]
         seconds = sum(s for s in spent if s is not None) if any(spent) else None
-    restarts = facts.get("restarts")
+    # A checkpoint knows of those that went on from one; only events tell of the others.
+    told = len(run.events_of("restart", files.name))
     return Training(
         epochs=facts.get("epochs", len(files.history)),
         seconds=seconds,
         images_per_second=facts.get("images_per_second"),
         workers=facts.get("workers"),
-        restarts=len(run.events_of("restart", files.name)) if restarts is None else restarts,
+        restarts=max(facts.get("restarts", 0), told),
         cost=None if price is None or seconds is None else price * seconds / 3600,
     )
 

@@ -174,7 +174,8 @@ def _training_words(model: ModelResult) -> str:
         words.append(f"Best: epoch {best['epoch']} ({phase}).")
     for event in _restarts(model):
         cause = f": {visible(str(event['cause']))}" if event.get("cause") else ""
-        words.append(f"Restart after epoch {event.get('epoch')}{cause}.")
+        where = f"after epoch {event.get('epoch')}" if event.get("epoch") else "from the beginning"
+        words.append(f"Restart {where}{cause}.")
     return " ".join(words)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from catdog.console import plural
+from catdog.scaling import fitting
 
 #: How often the list of nodes is read, seconds.
 LOOK_EVERY_S = 2.0
@@ -63,14 +64,11 @@ class NodeWatch(threading.Thread):
             for node in alive.keys() - self._alive.keys():
                 self._tell_node(alive[node], False, "")
         self._alive = alive
-        self._tell_wait(sum(self._fits(node) for node in nodes if node["Alive"]), now)
+        have = [node["Resources"] for node in nodes if node["Alive"]]
+        self._tell_wait(fitting(have, self.each), now)
 
     def _tell_node(self, address: str, lost: bool, cause: str) -> None:
         self.tell({"kind": "node", "address": address, "lost": lost, "cause": _first_line(cause)})
-
-    def _fits(self, node: dict[str, Any]) -> int:
-        have = node["Resources"]
-        return int(min(have.get(kind, 0) // need for kind, need in self.each.items() if need))
 
     def _tell_wait(self, fitting: int, now: float) -> None:
         if fitting >= self.least:

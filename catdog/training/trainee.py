@@ -75,7 +75,7 @@ class Trainee:
         if job.phase == "finetune":
             registry.freeze_below(model, job.freeze_below)
         _, network = registry.split_at(model, job.boundary)
-        exact = _is_reproducible(job, network)
+        exact = _is_reproducible(job, rank, network)
         unit = unit_rows(job.batch_size, network.compute_dtype) if exact else 1
         if exact:
             network = reproducible(network, unit)
@@ -272,11 +272,16 @@ class Trainee:
         )
 
 
-def _is_reproducible(job: TrainingJob, network: keras.Model) -> bool:
+def _is_reproducible(job: TrainingJob, rank: Rank, network: keras.Model) -> bool:
     """Whether every bit is to be the same on any number of workers: as asked, or where it is cheap.
 
     On a GPU the many small kernels are not, nor is sending the gradients of a backbone in float64.
+    A backbone from scratch cannot be: its batch normalisation sees each worker's own photos.
     """
+    if job.phase == "scratch" and job.name != "base_cnn":
+        if job.reproducible:
+            rank.say(f"{job.name}: from random weights it is not the same on any number of workers")
+        return False
     if job.reproducible is not None:
         return job.reproducible
     small = network.count_params() <= SMALL_PARAMETERS

@@ -159,8 +159,9 @@ def check_room(storage: Location, photos: int, bytes_each: float) -> None:
         raise UserError(
             f"not enough disk under {storage}: the activations of {photos} more photos need "
             f"{needed / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free; give another "
-            "--storage, delete old folders of features/, or let pixels be augmented, of which "
-            "nothing is kept (fine_tune.views=0 and some fine_tune.augmentation)"
+            "--storage, delete old folders of features/, or let every training augment its pixels, "
+            "of which nothing is kept: fine_tune.views=0, some fine_tune.augmentation, and no 0 in "
+            "sweep.augmentation_strength"
         )
 
 

@@ -18,7 +18,7 @@ from catdog.transfer.head import HeadData, train_head
 from catdog.transfer.search import Point
 from catdog.transfer.trials import Ledger, OnRecord
 
-#: A new actor that does not start within so long has no core to start on.
+#: An actor that does not start within so long has no core to start on; the others do without.
 START_S = 60.0
 
 
@@ -79,7 +79,16 @@ class _Pool:
     running: dict[Any, _Running] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.idle = [self._actor() for _ in range(self.size)]
+        import ray
+
+        asked = {(actor := self._actor()).ready.remote(): actor for _ in range(self.size)}
+        ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=START_S)
+        if not ready:  # other work has all cores
+            ready, late = ray.wait(late)
+        for answer in late:
+            ray.kill(asked[answer])
+        self.idle = [asked[answer] for answer in ready]
+        self.size = len(self.idle)
         for actor in self.idle:
             _await_ready(actor)
 

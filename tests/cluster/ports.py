@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import time
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 
 def free_ports(count: int) -> list[int]:
@@ -15,14 +20,15 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait_until_open(port: int, limit_s: float = 90) -> None:
-    """Until somebody listens there; a TimeoutError after the limit."""
+def wait_until_open(
+    port: int, process: subprocess.Popen[Any], log: Path, limit_s: float = 90
+) -> None:
+    """Until somebody listens there; a test fails with the log where ``process`` ends before."""
     deadline = time.monotonic() + limit_s
-    while True:
+    while time.monotonic() < deadline and process.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
             return
         except OSError:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"nobody listens on port {port}") from None
             time.sleep(0.5)
+    pytest.fail(f"nobody listens on port {port}: {log.read_text()}")

@@ -25,7 +25,7 @@ from catdog.presets import cluster
 from catdog.errors import UserError
 
 config = cluster()
-workers = plan_workers(config, Resources.of_cluster())
+workers = plan_workers(config, Resources.at_most())
 
 @ray.remote
 class Worker:
@@ -37,7 +37,7 @@ actors = [Worker.options(num_cpus=workers.cpus, num_gpus=workers.each["GPU"]).re
 gpus = ray.get([actor.seen.remote() for actor in actors], timeout=30)
 asked = config.compute.model_copy(update={"workers": 3})
 try:
-    plan_workers(config.model_copy(update={"compute": asked}), Resources.of_cluster())
+    plan_workers(config.model_copy(update={"compute": asked}), Resources.at_most())
     refusal = None
 except UserError as error:
     refusal = str(error)

@@ -26,12 +26,14 @@ from tests.tiny import write_rows
 from .conftest import NODE, nodes_of_training_workers
 
 
-def start(project: Path, environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+def start(
+    project: Path, environment: dict[str, str], *arguments: str, stdin: int | None = None
+) -> subprocess.Popen[str]:
     """Python with ``arguments``, in the project's folder; its lines come through one pipe."""
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=project,
-        stdin=subprocess.PIPE,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -139,12 +141,12 @@ def test_where_the_reason_is_known_no_other_storage_is_asked_for() -> None:
 
 WAITER = """
 import ray
-from catdog import cluster
+from catdog import cluster, scaling
 from catdog.training.workers import Workers
-cluster.TELL_EVERY_S = 1.0
+scaling.TELL_EVERY_S = 1.0
 with cluster.connected():
     workers = Workers(count=4, cpus=1, use_gpu=False, precision="float32")
-    cluster.wait_for(workers, lambda line: print(line, flush=True))
+    scaling.wait_for(workers, lambda line: print(line, flush=True))
     print("has", int(ray.cluster_resources()["CPU"]))
 """
 
@@ -172,7 +174,7 @@ def test_a_cluster_that_is_too_small_or_taken_is_waited_for_aloud(
     project: Path, three_nodes: Any, environment_of: dict[str, str]
 ) -> None:
     with (
-        start(project, environment_of, "-c", HOLDER) as holder,
+        start(project, environment_of, "-c", HOLDER, stdin=subprocess.PIPE) as holder,
         start(project, environment_of, "-c", WAITER) as process,
     ):
         assert holder.stdout is not None

@@ -107,7 +107,7 @@ def head() -> Iterator[Head]:
             command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
     try:
-        wait_until_open(dashboard)
+        wait_until_open(dashboard, process, folder / "head.log")
         yield Head(f"http://127.0.0.1:{dashboard}", environment)
     finally:
         with contextlib.suppress(ProcessLookupError):

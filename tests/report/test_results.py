@@ -13,6 +13,7 @@ from scipy import stats
 from sklearn import metrics as sk
 from statsmodels.stats import contingency_tables, multitest
 
+from catdog.report import build
 from catdog.report.load import load
 from catdog.report.results import Report, assemble
 from catdog.storage import Location
@@ -228,3 +229,18 @@ def test_a_history_with_nan_is_shown_and_json_stays_json(new_run: Callable[..., 
 
     tree = json.loads((run.path / "report.json").read_text(), parse_constant=refuse)
     assert tree["models"][0]["history"][-1]["loss"] is None
+
+
+def test_a_run_on_gpus_that_began_again_from_the_start_is_told(new_run: Callable[..., Any]) -> None:
+    run = new_run(n_test=30)
+    record = json.loads((run.path / "run.json").read_text())
+    record["hardware"]["gpus"] = ["2 × L4"]
+    (run.path / "run.json").write_text(json.dumps(record))
+    with (run.path / "events.jsonl").open("a") as events:
+        event = {"time": "2026-11-22T10:00:00+00:00", "event": "restart", "model": "base_cnn"}
+        events.write("\n" + json.dumps(event | {"epoch": 0, "step": 0}) + "\n")
+    page = build([Location.of(run.path)]).read_text().replace("\u00a0", " ")
+    assert "GPU: 2 × L4" in page
+    assert "Restart from the beginning." in page
+    assert "2 restarts" in page
+    assert page.count('class="restart"') >= 4, "two lines in each of two curves"
