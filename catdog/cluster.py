@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 import socket
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,14 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from catdog.config import Config, Precision
-from catdog.console import plural
+from catdog.console import plural, say
 from catdog.errors import RunFailed, UserError
 from catdog.scaling import fitting, nodes_to_come
 from catdog.training.trainer import POLL_S
 from catdog.training.workers import Workers
 
-#: A head that does not take a connection within so long, seconds, is not there.
-REACH_S = 10.0
+#: Seconds for a head to take a connection, and between lines about one that answers nothing.
+REACH_S, ANSWER_S = 10.0, 10.0
 
 #: What Ray calls the head among a node's resources.
 HEAD = "node:__internal_head__"
@@ -72,12 +73,13 @@ def _join(address: str | None) -> None:
 
     _check_reachable(address)
     try:
-        ray.init(
-            address=address,
-            include_dashboard=False if address in (None, "local") else None,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+        with _told_while_waiting(address):
+            ray.init(
+                address=address,
+                include_dashboard=False if address in (None, "local") else None,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         # Of another version, with another token, or gone while its address is still known.
         raise UserError(f"no Ray cluster can be joined: {_in_one_line(error)}") from error
@@ -106,6 +108,29 @@ def _check_reachable(address: str | None) -> None:
             "start one (ray start --head), correct the address, or RAY_ADDRESS=local for one of "
             "this command's own"
         ) from error
+
+
+@contextmanager
+def _told_while_waiting(address: str | None) -> Iterator[None]:
+    """Behind an open port may be something else, for which Ray waits for minutes, in silence."""
+    joined = threading.Event()
+
+    def tell() -> None:
+        waited = 0.0
+        while not joined.wait(ANSWER_S) and ":" in (address or ""):
+            waited += ANSWER_S
+            say(
+                f"RAY_ADDRESS={address} has not answered for {waited:.0f} s; a head listens at "
+                "6379 if nothing else was chosen, its dashboard at 8265"
+            )
+
+    teller = threading.Thread(target=tell, name="joining", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        joined.set()
+        teller.join()
 
 
 def _quiet_ray() -> None:

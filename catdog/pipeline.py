@@ -100,10 +100,9 @@ def _run_until_training(
     config: Config, run: RunDirectory, session: Session
 ) -> tuple[Plan, Workers]:
     storage = Location.of(config.storage)
-    resources = Resources.at_most()
-    workers = plan_workers(config, resources)
+    workers = plan_workers(config, Resources.at_most())
     check_nodes(storage)
-    run.update(hardware=describe_hardware(resources), precision=workers.precision)
+    run.update(precision=workers.precision)
 
     # A cluster that scales from zero has no core for the photos yet.
     wait_for(replace(workers, count=1, cpus=1, use_gpu=False, span=None), console.say)

@@ -35,6 +35,8 @@ from catdog.storage import Location
 
 LEASE_S = 30.0
 RENEW_S = 8.0
+#: Two that start at once have both written within so long, the later one last.
+SETTLE_S = 0.3
 #: Tells the main thread that the lease is another's.
 LOST_SIGNAL = signal.SIGUSR1
 #: A store that takes longer to answer was away, seconds.
@@ -157,7 +159,7 @@ class Events:
 
 
 @contextmanager
-def lease(run: RunDirectory, *, wait: bool = True, say: Any = print) -> Iterator[None]:
+def lease(run: RunDirectory, *, say: Any = print) -> Iterator[None]:
     """Hold the run while it is written, so that two commands with one name cannot mix.
 
     The lease is a file that its holder renews; it runs out :data:`LEASE_S` seconds after a death.
@@ -171,10 +173,13 @@ def lease(run: RunDirectory, *, wait: bool = True, say: Any = print) -> Iterator
     """
     target = run.root / "lease.json"
     held = _read_lease(target)
-    if held is not None and wait:
+    if held is not None:
         say(f"{run.root} may be in use by another command; waiting up to {LEASE_S:.0f} s")
         _watch(run, target, held)
     holder = _Holder(target)
+    time.sleep(SETTLE_S)
+    if not holder.is_holding():
+        raise UserError(_in_use(run))
     # Of its own, as Ctrl-C's signal is ignored by what a shell has put into the background.
     before = signal.signal(LOST_SIGNAL, _raise_taken_over)
     holder.start()
@@ -210,9 +215,13 @@ def _watch(run: RunDirectory, target: Location, held: tuple[str, int]) -> None:
         if current is None:
             return
         if current != held:
-            raise UserError(f"{run.root} is in use by another command; wait for its end")
+            raise UserError(_in_use(run))
         if time.monotonic() - asked_at > SLOW_ANSWER_S:
             deadline = time.monotonic() + LEASE_S
+
+
+def _in_use(run: RunDirectory) -> str:
+    return f"{run.root} is in use by another command; wait for its end"
 
 
 class _Holder(threading.Thread):
@@ -231,7 +240,7 @@ class _Holder(threading.Thread):
             # Storage that fails is no reason to give the run up: whoever writes to it will know. A
             # lease that cannot be read is nobody's yet.
             with contextlib.suppress(OSError, ValueError):
-                if not self._is_mine():
+                if not self.is_holding():
                     signal.pthread_kill(threading.main_thread().ident or 0, LOST_SIGNAL)
                     return
                 self._write(beat)
@@ -243,10 +252,11 @@ class _Holder(threading.Thread):
         self.join()
         # What cannot be deleted runs out.
         with contextlib.suppress(OSError, ValueError):
-            if _read_lease(self.target) is not None and self._is_mine():
+            if _read_lease(self.target) is not None and self.is_holding():
                 self.target.delete()
 
-    def _is_mine(self) -> bool:
+    def is_holding(self) -> bool:
+        """Whether nobody else has the lease now."""
         current = _read_lease(self.target)
         return current is None or current[0] == self.mine
 

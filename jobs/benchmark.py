@@ -32,6 +32,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--photos", type=int, default=480, help="photos of sweep and finetune")
     made.add_argument("--image-size", type=int, default=224, help="side in pixels")
     made.add_argument(
+        "--backbone",
+        action="append",
+        choices=("resnet50v2", "inception_v3"),
+        help="of finetune; may be given again; default: both",
+    )
+    made.add_argument(
         "--weights-for", metavar="MODEL=FILE,scale=0..1", help="pretrained weights of accuracy"
     )
     made.add_argument("--work", metavar="DIR", help="for temporary files; default: the system's")

@@ -15,12 +15,6 @@ from typing import Any
 import pytest
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
-
-
 @dataclass
 class Server:
     """A real MLflow server over SQLite, which can be taken away and come back."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from catdog.cluster import connected
 from catdog.errors import UserError
-
-
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+from tests.ports import free_port
 
 
 @pytest.mark.timeout(30)
@@ -23,7 +23,27 @@ def test_a_cluster_that_does_not_answer_is_told_at_once(
     import ray
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)  # other tests may share a cluster
-    monkeypatch.setenv("RAY_ADDRESS", f"{scheme}127.0.0.1:{closed_port()}")
+    monkeypatch.setenv("RAY_ADDRESS", f"{scheme}127.0.0.1:{free_port()}")
     told = r"no Ray cluster answers there \(Connection refused\)"
     with pytest.raises(UserError, match=told), connected():
         pytest.fail("it joined a cluster that is not there")
+
+
+@pytest.mark.timeout(60)
+def test_something_else_at_that_port_is_told_after_some_seconds(
+    project: Path, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        process = subprocess.Popen(
+            [sys.executable, "jobs/train.py", f"--storage={tmp_path}"],
+            cwd=project,
+            env=os.environ | {"RAY_ADDRESS": f"127.0.0.1:{port}"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        told = [process.stdout.readline() for _ in range(2)]
+        process.kill()
+        process.communicate()
+    assert told[1].startswith(f"RAY_ADDRESS=127.0.0.1:{port} has not answered for 10 s; "), told

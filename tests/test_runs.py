@@ -8,6 +8,7 @@ import multiprocessing
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,9 +80,12 @@ def test_a_command_whose_run_was_taken_over_ends(
 ) -> None:
     monkeypatch.setattr(runs, "RENEW_S", 0.1)
     run = RunDirectory(Location.of(tmp_path))
-    ended = threading.Event()
+    ended, file = threading.Event(), tmp_path / "lease.json"
 
     def overtake() -> None:
+        while not (file.exists() and json.loads(file.read_text())["beat"] >= 0):
+            if ended.wait(0.01):
+                return
         # As the other command does, again and again: the first may be overwritten by a renewal.
         for beat in itertools.count():
             if ended.wait(0.15):
@@ -96,7 +100,34 @@ def test_a_command_whose_run_was_taken_over_ends(
     finally:
         ended.set()
         other.join()
-    assert json.loads((tmp_path / "lease.json").read_text())["holder"] == "other"
+    assert json.loads(file.read_text())["holder"] == "other"
+
+
+def hold_together(path: str, both: Any, outcomes: Any) -> None:
+    both.wait()
+    try:
+        with lease(RunDirectory(Location.of(path)), say=lambda line: None):
+            outcomes.put("held")
+            both.wait()  # neither ends before the other has tried
+    except UserError as error:
+        outcomes.put(str(error))
+        both.wait()
+
+
+def test_of_two_commands_that_start_at_once_one_is_refused(tmp_path: Path) -> None:
+    spawning = multiprocessing.get_context("spawn")
+    both, outcomes = spawning.Barrier(2, timeout=60), spawning.Queue()
+    commands = [
+        spawning.Process(target=hold_together, args=(str(tmp_path), both, outcomes))
+        for _ in range(2)
+    ]
+    for command in commands:
+        command.start()
+    refused, held = sorted((outcomes.get(timeout=60) for _ in commands), key=len, reverse=True)
+    for command in commands:
+        command.join()
+    assert held == "held"
+    assert "is in use by another command" in refused
 
 
 def hold_for_ever(path: str) -> None:

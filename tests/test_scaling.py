@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -57,6 +56,5 @@ def test_a_launchers_file_that_cannot_be_read_tells_of_no_nodes(
 ) -> None:
     file = tmp_path / "config.yaml"
     file.write_bytes(text.encode(errors="surrogateescape"))
-    named: Any = lambda cluster: file  # noqa: E731
-    monkeypatch.setattr(scaling, "_config_of", named)
+    monkeypatch.setattr(scaling, "_config_of", lambda cluster: file)
     assert nodes_to_come() == []

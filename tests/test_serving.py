@@ -22,6 +22,7 @@ import pytest
 from catdog.errors import UserError
 from catdog.evaluation.finished import find_model
 from catdog.serving import Endpoint, serving
+from tests.ports import free_port
 
 pytestmark = [
     pytest.mark.slow,
@@ -31,13 +32,6 @@ pytestmark = [
 ]
 
 LIMIT = 300_000
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def post(url: str, body: Any, method: str = "POST") -> tuple[int, dict[str, Any]]:

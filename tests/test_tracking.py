@@ -20,7 +20,8 @@ from catdog.runs import RunDirectory
 from catdog.session import Session
 from catdog.tracking import check_tracking, flat, tracked
 from catdog.tracking_settings import TrackingSettings
-from tests.mlflow_server import Server, free_port
+from tests.mlflow_server import Server
+from tests.ports import free_port
 
 pytestmark = pytest.mark.timeout(60)
 

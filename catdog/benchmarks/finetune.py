@@ -30,7 +30,7 @@ BATCH = 32
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """For each backbone the medians of epochs of trainings taken in turn."""
     with bench(arguments) as made:
-        return {name: _backbone(made, name) for name in BACKBONES}
+        return {name: _backbone(made, name) for name in arguments.backbone or BACKBONES}
 
 
 def _backbone(made: Bench, name: ModelName) -> dict[str, Any]:

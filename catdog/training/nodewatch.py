@@ -70,18 +70,18 @@ class NodeWatch(threading.Thread):
     def _tell_node(self, address: str, lost: bool, cause: str) -> None:
         self.tell({"kind": "node", "address": address, "lost": lost, "cause": _first_line(cause)})
 
-    def _tell_wait(self, fitting: int, now: float) -> None:
-        if fitting >= self.least:
+    def _tell_wait(self, room: int, now: float) -> None:
+        if room >= self.least:
             self._lacking_since = None
             return
         if self._lacking_since is None:
             self._lacking_since = self._told = now
         elif now - self._told >= TELL_EVERY_S:
             self._told = now
-            waited = f"{fitting} of at least {plural(self.least, 'worker')} fit"
+            waited = f"{room} of at least {plural(self.least, 'worker')} fit"
             line = f"the training waits for nodes: {waited} ({now - self._lacking_since:.0f} s)"
-            if fitting:
-                line += f"; --set compute.min_workers={fitting} goes on with them"
+            if room:
+                line += f"; --set compute.min_workers={room} goes on with them"
             self.tell({"kind": "say", "line": line})
 
 

@@ -11,6 +11,9 @@ within a row is the same wherever the row is. What is summed over rows is
 - then over units and workers in float64, where a sum of some hundred float32 numbers is exact
   unless they differ by more than 2**26, so that its order does not matter.
 
+One exception is known: TensorFlow computes a batch of one row otherwise where a 1 x 1 convolution
+has many channels (seen from 512 on), so backbones need shares of two rows or more.
+
 Gradients of weights therefore leave the layers in float64, which a gradient with respect to a
 float32 variable cannot; they leave through *ports*: see :func:`ports_of`.
 """

@@ -20,8 +20,7 @@ from ray.util import get_node_ip_address
 from catdog.cluster import Node, Resources, plan_workers
 from catdog.presets import cluster
 from catdog.scaling import nodes_of
-
-from .ports import free_ports, wait_until_open
+from tests.ports import free_ports, wait_until_open
 
 RAY = str(Path(sys.executable).with_name("ray"))
 COMMANDS = [

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from .ports import free_ports, wait_until_open
+from tests.ports import free_ports, wait_until_open
 
 RAY = str(Path(sys.executable).with_name("ray"))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

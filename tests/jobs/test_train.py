@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.mlflow_server import Server, free_port
+from tests.mlflow_server import Server
+from tests.ports import free_port
 
 
 def command(project: Path, *arguments: str) -> list[str]:

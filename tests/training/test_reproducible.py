@@ -30,9 +30,9 @@ def small_network(*, normalise: bool) -> Any:
     return keras.Model(pixels, layers.Dense(1, name="logit")(x))
 
 
-def rows(count: int = 16) -> tuple[Any, Any]:
+def rows(count: int = 16, side: int = 16) -> tuple[Any, Any]:
     generator = np.random.default_rng(0)
-    pixels = generator.integers(0, 255, (count, 16, 16, 3)).astype(np.uint8)
+    pixels = generator.integers(0, 255, (count, side, side, 3)).astype(np.uint8)
     return pixels, generator.integers(0, 2, count).astype(np.float32)
 
 
@@ -92,22 +92,42 @@ def test_normalisation_keeps_the_statistics_that_keras_keeps() -> None:
         np.testing.assert_allclose(mine.numpy(), other.numpy(), rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("cuts", [(8,), (5, 11), (1, 2, 15)])
-def test_any_division_of_the_rows_gives_the_same_bits(cuts: tuple[int, ...]) -> None:
-    from catdog.training.reproducible import reproducible
-
-    copy = reproducible(small_network(normalise=False), 1)
-    x, y = rows()
-    whole = gradients_of(copy, True, x, y)
-    edges = [0, *cuts, 16]
+def assert_divisible(network: Any, x: Any, y: Any, cuts: tuple[int, ...]) -> None:
+    """Gradients of the whole batch are, in float32, those of its parts, added last part first."""
+    whole = gradients_of(network, True, x, y, len(y))
     parts = [
-        gradients_of(copy, True, x[start:stop], y[start:stop])
-        for start, stop in itertools.pairwise(edges)
+        gradients_of(network, True, x[start:stop], y[start:stop], len(y))
+        for start, stop in itertools.pairwise([0, *cuts, len(y)])
     ]
     for index, gradient in enumerate(whole):
         summed = sum(part[index] for part in reversed(parts))
         assert np.array_equal(summed.astype(np.float32), gradient.astype(np.float32))
         assert np.abs(gradient).max() > 0
+
+
+@pytest.mark.parametrize("cuts", [(8,), (5, 11), (1, 2, 15)])
+def test_any_division_of_the_rows_gives_the_same_bits(cuts: tuple[int, ...]) -> None:
+    from catdog.training.reproducible import reproducible
+
+    assert_divisible(reproducible(small_network(normalise=False), 1), *rows(), cuts)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("name, side", [("resnet50v2", 32), ("inception_v3", 75)])
+def test_a_backbones_last_block_has_the_same_bits_for_any_division(name: Any, side: int) -> None:
+    """Fine-tuned with its batch normalisation frozen; no part is a lone row (see the module)."""
+    import keras
+
+    from catdog.models import registry
+    from catdog.training.reproducible import reproducible
+
+    keras.utils.set_random_seed(3)
+    model = registry.build(registry.Architecture(name, side, side, "-1..1", dropout=0.0))
+    registry.freeze_below(model, registry.boundary(name, 1))
+    copy = reproducible(model, 1)
+    assert len(copy.trainable_variables) > 2, "more than the head"
+    assert_divisible(copy, *rows(7, side), (2, 4))
 
 
 def test_without_the_layers_a_division_shows_in_the_last_bits() -> None:

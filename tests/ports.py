@@ -1,4 +1,4 @@
-"""Ports for clusters that run beside others."""
+"""Ports for clusters and servers that run beside others."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ def free_ports(count: int) -> list[int]:
     for each in sockets:
         each.close()
     return ports
+
+
+def free_port() -> int:
+    return free_ports(1)[0]
 
 
 def wait_until_open(
