@@ -1,29 +1,20 @@
-"""Ray: connecting, what the cluster has, and what a run may use of it."""
+"""What a Ray cluster has, and what a run may use of it."""
 
 from __future__ import annotations
 
-import os
 import platform
-import signal
-import socket
-import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from catdog.config import Config, Precision
-from catdog.console import plural, say
-from catdog.errors import RunFailed, UserError
+from catdog.console import plural
+from catdog.errors import UserError
 from catdog.scaling import fitting, nodes_to_come
-from catdog.training.trainer import POLL_S
 from catdog.training.workers import Workers
-
-#: Seconds for a head to take a connection, and between lines about one that answers nothing.
-REACH_S, ANSWER_S = 10.0, 10.0
 
 #: What Ray calls the head among a node's resources.
 HEAD = "node:__internal_head__"
@@ -32,118 +23,6 @@ FEEDING_CPUS, MOST_CPUS = 4, 64
 
 #: Packages whose versions make a result.
 NAMED_PACKAGES = ("ray", "tensorflow", "keras", "pyarrow", "numpy")
-
-
-@contextmanager
-def connected() -> Iterator[None]:
-    """A Ray cluster: that of ``RAY_ADDRESS``, else one that this machine runs, else a new one here.
-
-    ``RAY_ADDRESS=local`` asks for a new one whatever runs.
-
-    Raises:
-        UserError: none can be reached there.
-        RunFailed: none could be started here.
-    """
-    import ray
-
-    # Read by Ray Train in the driver and handed on to its controllers.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    # Tune's older reporter is the one that can be silent.
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if ray.is_initialized():  # somebody else's, as in tests
-        yield
-        return
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    address = os.environ.get("RAY_ADDRESS") or None
-    _join(address)
-    # Ray's own handler would end this process on the spot.
-    signal.signal(signal.SIGTERM, on_sigterm)
-    _quiet_ray()
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _join(address: str | None) -> None:
-    import ray
-
-    _check_reachable(address)
-    try:
-        with _told_while_waiting(address):
-            ray.init(
-                address=address,
-                include_dashboard=False if address in (None, "local") else None,
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
-    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
-        # Of another version, with another token, or gone while its address is still known.
-        raise UserError(f"no Ray cluster can be joined: {_in_one_line(error)}") from error
-    except Exception as error:
-        if type(error) is not Exception:
-            raise
-        # Ray's own way to say that its processes did not come up, on a machine that is too busy.
-        raise RunFailed(f"Ray does not start: {_in_one_line(error)}") from error
-
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
-
-
-def _check_reachable(address: str | None) -> None:
-    """Ray itself tries for minutes, in silence."""
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        return  # "auto", "local", or none
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
-    except (OSError, OverflowError) as error:
-        cause = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"RAY_ADDRESS={address}: no Ray cluster answers there ({cause}): "
-            "start one (ray start --head), correct the address, or RAY_ADDRESS=local for one of "
-            "this command's own"
-        ) from error
-
-
-@contextmanager
-def _told_while_waiting(address: str | None) -> Iterator[None]:
-    """Behind an open port may be something else, for which Ray waits for minutes, in silence."""
-    joined = threading.Event()
-
-    def tell() -> None:
-        waited = 0.0
-        while not joined.wait(ANSWER_S) and ":" in (address or ""):
-            waited += ANSWER_S
-            say(
-                f"RAY_ADDRESS={address} has not answered for {waited:.0f} s; a head listens at "
-                "6379 if nothing else was chosen, its dashboard at 8265"
-            )
-
-    teller = threading.Thread(target=tell, name="joining", daemon=True)
-    teller.start()
-    try:
-        yield
-    finally:
-        joined.set()
-        teller.join()
-
-
-def _quiet_ray() -> None:
-    """Ray's own progress tables and notes do not bury the lines of the run."""
-    import logging
-
-    import ray.data
-
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 class Node(NamedTuple):

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from catdog import console
 from catdog.access import check_writable
-from catdog.cluster import Resources, connected, describe_hardware, plan_workers, versions
+from catdog.cluster import Resources, describe_hardware, plan_workers, versions
 from catdog.config import Config, ModelName
+from catdog.connection import connected
 from catdog.data.prepare import PreparedSet, prepare
 from catdog.errors import UserError
 from catdog.extraction import extract_features, kept_features

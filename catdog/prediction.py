@@ -73,7 +73,7 @@ def _here(listing: Listing, model: FinishedModel) -> pd.DataFrame:
 
 
 def _on_ray(listing: Listing, model: FinishedModel) -> pd.DataFrame:
-    from catdog.cluster import connected
+    from catdog.connection import connected
 
     console.say(f"{len(listing.files)} files, {_named(model)}")
     with connected(), console.progress("photos", 1.0) as advance:

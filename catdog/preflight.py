@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from catdog import console
 from catdog.access import check_readable
-from catdog.cluster import Resources, connected, plan_workers
+from catdog.cluster import Resources, plan_workers
 from catdog.config import Config, ModelName
+from catdog.connection import connected
 from catdog.data.prepare import Survey, survey
 from catdog.errors import UserError
 from catdog.models.registry import boundary

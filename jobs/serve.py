@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
     import threading
 
     from catdog import console
-    from catdog.cluster import connected
+    from catdog.connection import connected
     from catdog.evaluation.batch import Pool
     from catdog.evaluation.finished import find_model
     from catdog.serving import Endpoint, check_port, serving

@@ -13,8 +13,9 @@ from typing import Any
 
 from catdog import console
 from catdog.benchmarks import _photos
-from catdog.cluster import Resources, connected, plan_workers
+from catdog.cluster import Resources, plan_workers
 from catdog.config import ComputeSettings, Config, DataSettings, ModelName
+from catdog.connection import connected
 from catdog.data.prepare import PreparedSet, prepare
 from catdog.models.registry import Architecture
 from catdog.storage import Location

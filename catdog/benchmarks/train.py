@@ -21,8 +21,9 @@ import numpy as np
 
 from catdog import console
 from catdog.benchmarks import _photos
-from catdog.cluster import connected, dtype_policy
+from catdog.cluster import dtype_policy
 from catdog.config import ScratchSettings
+from catdog.connection import connected
 from catdog.data.shards import write_shard
 from catdog.models.registry import Architecture
 from catdog.storage import Location

@@ -16,7 +16,7 @@ DRIVER = """
 import json, sys
 from dataclasses import replace
 from pathlib import Path
-from catdog.cluster import connected
+from catdog.connection import connected
 from catdog.storage import Location
 from catdog.training.trainer import train
 from catdog.training.workers import Workers

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from catdog.cluster import connected
+from catdog.connection import connected
 from catdog.errors import UserError
 from tests.ports import free_port
 
