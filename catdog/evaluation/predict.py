@@ -46,15 +46,18 @@ def predict(
     import ray.data
 
     chunks = chunks_of(dataset, ("val", "test"), CHUNK)
+    photos = photos_in(chunks)
+    # TensorFlow's start in one more actor costs as much as some hundred photos.
+    actors = min(workers.count, -(-photos // CHUNK))
     uris = {name: (run.model(name) / "model.keras").uri for name in models}
     predicted = ray.data.from_items(chunks, override_num_blocks=len(chunks)).flat_map(
         Predictor,
         fn_constructor_args=(dataset.root.uri, uris, workers.precision, workers.cpus),
-        compute=ray.data.ActorPoolStrategy(size=min(workers.count, len(chunks))),
+        compute=ray.data.ActorPoolStrategy(size=actors),
         num_cpus=workers.cpus,
         num_gpus=1 if workers.use_gpu else 0,
     )
-    total = photos_in(chunks) * len(models)
+    total = photos * len(models)
     done, frames = 0, []
     mistakes: dict[str, list[pd.DataFrame]] = {name: [] for name in models}
     for row in predicted.iter_rows():
@@ -72,7 +75,7 @@ def predict(
         content = rows[columns].reset_index(drop=True).to_parquet(index=False)
         (run.model(str(name)) / "predictions.parquet").write_bytes(content)
         # Several actors work at once; the pool's rate is the sum of theirs.
-        speeds[str(name)] = float(rows["images_per_second"].median()) * workers.count
+        speeds[str(name)] = float(rows["images_per_second"].median()) * actors
     return speeds
 
 

@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from catdog.cluster import connected
+from catdog.connection import connected
 from catdog.storage import Location
 from catdog.training.trainer import train
 from catdog.training.workers import Workers

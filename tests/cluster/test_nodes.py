@@ -193,7 +193,7 @@ def test_a_cluster_that_is_too_small_or_taken_is_waited_for_aloud(
 
 CHECKER = """
 import sys
-from catdog.cluster import connected
+from catdog.connection import connected
 from catdog.errors import UserError
 from catdog.nodes import check_nodes
 from catdog.storage import Location
