@@ -96,15 +96,18 @@ def _check_reachable(address: str | None) -> None:
 @contextmanager
 def _told_while_waiting(address: str | None) -> Iterator[None]:
     """Behind an open port may be something else, for which Ray waits for minutes, in silence."""
-    joined = threading.Event()
+    if ":" not in (address or ""):
+        yield  # a cluster of this machine's own is not waited for
+        return
+    over = threading.Event()
 
     def tell() -> None:
         waited = 0.0
-        while not joined.wait(ANSWER_S) and ":" in (address or ""):
+        while not over.wait(ANSWER_S):
             waited += ANSWER_S
             say(
-                f"RAY_ADDRESS={address} has not answered for {waited:.0f} s; a head listens at "
-                "6379 if nothing else was chosen, its dashboard at 8265"
+                f"RAY_ADDRESS={address} has not answered for {waited:.0f} s; is it a Ray head? "
+                "Its port is 6379 if nothing else was chosen (8265 is its dashboard's)"
             )
 
     teller = threading.Thread(target=tell, name="joining", daemon=True)
@@ -112,7 +115,7 @@ def _told_while_waiting(address: str | None) -> Iterator[None]:
     try:
         yield
     finally:
-        joined.set()
+        over.set()
         teller.join()
 
 

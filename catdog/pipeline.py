@@ -103,7 +103,7 @@ def _run_until_training(
     storage = Location.of(config.storage)
     workers = plan_workers(config, Resources.at_most())
     check_nodes(storage)
-    run.update(precision=workers.precision)
+    run.update(hardware=describe_hardware(Resources.now()), precision=workers.precision)
 
     # A cluster that scales from zero has no core for the photos yet.
     wait_for(replace(workers, count=1, cpus=1, use_gpu=False, span=None), console.say)
@@ -112,7 +112,7 @@ def _run_until_training(
     dataset = prepare_data(config, run, session, storage)
     wait_for(workers, console.say)
     check_nodes(storage)  # those that have joined since too
-    run.update(hardware=describe_hardware(Resources.now()))
+    run.update(hardware=describe_hardware(Resources.now()))  # with what has joined
     plan = Plan(config, run, dataset, workers.precision, weights)
     probed = probe_backbones(plan, session, storage, workers)
     return sweep(plan, probed, session, storage, workers), workers

@@ -35,8 +35,10 @@ from catdog.storage import Location
 
 LEASE_S = 30.0
 RENEW_S = 8.0
-#: Two that start at once have both written within so long, the later one last.
+#: Of two that start at once the one that wrote last holds the lease. Longer than writing usually
+#: takes; who is slower is found out at one of the first looks, which follow each other closely.
 SETTLE_S = 0.3
+FIRST_LOOKS, FIRST_LOOK_S = 8, 1.0
 #: Tells the main thread that the lease is another's.
 LOST_SIGNAL = signal.SIGUSR1
 #: A store that takes longer to answer was away, seconds.
@@ -177,13 +179,14 @@ def lease(run: RunDirectory, *, say: Any = print) -> Iterator[None]:
         say(f"{run.root} may be in use by another command; waiting up to {LEASE_S:.0f} s")
         _watch(run, target, held)
     holder = _Holder(target)
-    time.sleep(SETTLE_S)
-    if not holder.is_holding():
-        raise UserError(_in_use(run))
     # Of its own, as Ctrl-C's signal is ignored by what a shell has put into the background.
     before = signal.signal(LOST_SIGNAL, _raise_taken_over)
-    holder.start()
     try:
+        holder.take()
+        time.sleep(SETTLE_S)
+        if not holder.is_holding():
+            raise UserError(_in_use(run))
+        holder.start()
         yield
     except _TakenOver:
         raise RunFailed(f"{run.root} was taken over by another command") from None
@@ -232,6 +235,8 @@ class _Holder(threading.Thread):
         self.target = target
         self.mine = uuid.uuid4().hex
         self._stopped = threading.Event()
+
+    def take(self) -> None:
         self._write(-1)
 
     def run(self) -> None:
@@ -245,11 +250,12 @@ class _Holder(threading.Thread):
                     return
                 self._write(beat)
                 beat += 1
-            self._stopped.wait(RENEW_S)
+            self._stopped.wait(RENEW_S if beat > FIRST_LOOKS else min(FIRST_LOOK_S, RENEW_S))
 
     def release(self) -> None:
         self._stopped.set()
-        self.join()
+        if self.is_alive():
+            self.join()
         # What cannot be deleted runs out.
         with contextlib.suppress(OSError, ValueError):
             if _read_lease(self.target) is not None and self.is_holding():

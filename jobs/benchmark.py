@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from catdog import benchmarks, console
+from catdog.config import MODEL_NAMES
 from catdog.errors import RunFailed, UserError
 
 
@@ -34,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--backbone",
         action="append",
-        choices=("resnet50v2", "inception_v3"),
+        choices=MODEL_NAMES[1:],
         help="of finetune; may be given again; default: both",
     )
     made.add_argument(

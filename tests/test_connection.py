@@ -6,10 +6,12 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from catdog import connection
 from catdog.connection import connected
 from catdog.errors import UserError
 from tests.ports import free_port
@@ -29,7 +31,24 @@ def test_a_cluster_that_does_not_answer_is_told_at_once(
         pytest.fail("it joined a cluster that is not there")
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.parametrize("address", ["127.0.0.1:8265", "local", None])
+def test_a_head_that_does_not_answer_is_told_of_until_it_does(
+    monkeypatch: pytest.MonkeyPatch, address: str | None
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(connection, "ANSWER_S", 0.01)
+    monkeypatch.setattr(connection, "say", told.append)
+    with connection._told_while_waiting(address):
+        time.sleep(0.3)
+    lines = len(told)
+    time.sleep(0.1)
+    assert len(told) == lines, "it went on"
+    assert bool(lines) == (address == "127.0.0.1:8265")
+    assert all("RAY_ADDRESS=127.0.0.1:8265 has not answered" in line for line in told)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_something_else_at_that_port_is_told_after_some_seconds(
     project: Path, tmp_path: Path
 ) -> None:
@@ -42,8 +61,10 @@ def test_something_else_at_that_port_is_told_after_some_seconds(
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert process.stdout is not None
-        told = [process.stdout.readline() for _ in range(2)]
-        process.kill()
-        process.communicate()
+        try:
+            assert process.stdout is not None
+            told = [process.stdout.readline() for _ in range(2)]
+        finally:
+            process.kill()
+            process.communicate()
     assert told[1].startswith(f"RAY_ADDRESS=127.0.0.1:{port} has not answered for 10 s; "), told

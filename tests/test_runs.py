@@ -8,7 +8,6 @@ import multiprocessing
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -103,31 +102,33 @@ def test_a_command_whose_run_was_taken_over_ends(
     assert json.loads(file.read_text())["holder"] == "other"
 
 
-def hold_together(path: str, both: Any, outcomes: Any) -> None:
-    both.wait()
-    try:
-        with lease(RunDirectory(Location.of(path)), say=lambda line: None):
-            outcomes.put("held")
-            both.wait()  # neither ends before the other has tried
-    except UserError as error:
-        outcomes.put(str(error))
-        both.wait()
+def test_of_two_commands_that_start_at_once_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other has seen no lease either, and writes its own after this one."""
+    file = tmp_path / "lease.json"
+    other = json.dumps({"holder": "other", "beat": -1})
+    monkeypatch.setattr(runs, "SETTLE_S", 0)
+    monkeypatch.setattr(runs.time, "sleep", lambda seconds: file.write_text(other))
+    with (
+        pytest.raises(UserError, match="in use by another command"),
+        lease(RunDirectory(Location.of(tmp_path))),
+    ):
+        pytest.fail("both work on it")
+    assert file.read_text() == other, "the other's lease is gone"
 
 
-def test_of_two_commands_that_start_at_once_one_is_refused(tmp_path: Path) -> None:
-    spawning = multiprocessing.get_context("spawn")
-    both, outcomes = spawning.Barrier(2, timeout=60), spawning.Queue()
-    commands = [
-        spawning.Process(target=hold_together, args=(str(tmp_path), both, outcomes))
-        for _ in range(2)
-    ]
-    for command in commands:
-        command.start()
-    refused, held = sorted((outcomes.get(timeout=60) for _ in commands), key=len, reverse=True)
-    for command in commands:
-        command.join()
-    assert held == "held"
-    assert "is in use by another command" in refused
+def test_a_command_that_is_stopped_while_it_takes_the_lease_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(seconds: float) -> None:
+        assert (tmp_path / "lease.json").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs.time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt), lease(RunDirectory(Location.of(tmp_path))):
+        pytest.fail("it was interrupted")
+    assert not (tmp_path / "lease.json").exists()
 
 
 def hold_for_ever(path: str) -> None:

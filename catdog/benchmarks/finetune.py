@@ -14,13 +14,12 @@ from typing import Any
 
 from catdog import console
 from catdog.benchmarks._transfer import Bench, bench
-from catdog.config import FineTuneSettings, ModelName
+from catdog.config import MODEL_NAMES, FineTuneSettings, ModelName
 from catdog.models.registry import boundary
 from catdog.training.job import TrainingJob
 from catdog.training.trainer import train
 from catdog.transfer.features import extract
 
-BACKBONES: tuple[ModelName, ...] = ("resnet50v2", "inception_v3")
 #: Of each training; the first pays for the graph and does not count.
 EPOCHS = 3
 SETTINGS = FineTuneSettings(epochs=EPOCHS, unfrozen_blocks=1, views=1)
@@ -30,7 +29,10 @@ BATCH = 32
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """For each backbone the medians of epochs of trainings taken in turn."""
     with bench(arguments) as made:
-        return {name: _backbone(made, name) for name in arguments.backbone or BACKBONES}
+        return {
+            name: _backbone(made, name)
+            for name in dict.fromkeys(arguments.backbone or MODEL_NAMES[1:])
+        }
 
 
 def _backbone(made: Bench, name: ModelName) -> dict[str, Any]:

@@ -25,6 +25,8 @@ from catdog.training.inputs import Chunk, chunks_of, open_dataset, photos_in
 from catdog.training.workers import Workers
 
 CHUNK = 256
+#: Photos, times models, that an actor of its own is worth: TensorFlow takes some 5 to 10 s in it.
+WORTH_AN_ACTOR = 256
 BATCH = 64
 
 
@@ -46,9 +48,8 @@ def predict(
     import ray.data
 
     chunks = chunks_of(dataset, ("val", "test"), CHUNK)
-    photos = photos_in(chunks)
-    # TensorFlow's start in one more actor costs as much as some hundred photos.
-    actors = min(workers.count, -(-photos // CHUNK))
+    total = photos_in(chunks) * len(models)
+    actors = min(workers.count, len(chunks), -(-total // WORTH_AN_ACTOR))
     uris = {name: (run.model(name) / "model.keras").uri for name in models}
     predicted = ray.data.from_items(chunks, override_num_blocks=len(chunks)).flat_map(
         Predictor,
@@ -57,7 +58,6 @@ def predict(
         num_cpus=workers.cpus,
         num_gpus=1 if workers.use_gpu else 0,
     )
-    total = photos * len(models)
     done, frames = 0, []
     mistakes: dict[str, list[pd.DataFrame]] = {name: [] for name in models}
     for row in predicted.iter_rows():

@@ -11,11 +11,11 @@ within a row is the same wherever the row is. What is summed over rows is
 - then over units and workers in float64, where a sum of some hundred float32 numbers is exact
   unless they differ by more than 2**26, so that its order does not matter.
 
-One exception is known: TensorFlow computes a batch of one row otherwise where a 1 x 1 convolution
-has many channels (seen from 512 on), so backbones need shares of two rows or more.
-
 Gradients of weights therefore leave the layers in float64, which a gradient with respect to a
 float32 variable cannot; they leave through *ports*: see :func:`ports_of`.
+
+One exception is known: TensorFlow computes a batch of one row otherwise where a 1 x 1 convolution
+has many channels (seen from 512 on), so backbones need shares of two rows or more.
 """
 
 from __future__ import annotations
@@ -23,15 +23,42 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
 
+if TYPE_CHECKING:
+    from catdog.training.job import TrainingJob
+    from catdog.training.progress import Rank
+
 #: Units of a global batch below float32: as many workers at most can share one.
 UNITS = 8
 
+#: Up to so many, reproducible sums cost next to nothing.
+SMALL_PARAMETERS = 5_000_000
+
 _ports: ContextVar[dict[int, tf.Tensor] | None] = ContextVar("ports", default=None)
+
+
+def is_reproducible(job: TrainingJob, rank: Rank, network: keras.Model) -> bool:
+    """Whether every bit is to be the same on any number of workers: as asked, or where it is cheap.
+
+    On a GPU the many small kernels are not, nor is sending the gradients of a backbone in float64.
+    A backbone from scratch cannot be: its batch normalisation sees each worker's own photos.
+    """
+    differs = "it is not the same on any number of workers"
+    if job.phase == "scratch" and job.name != "base_cnn":
+        if job.reproducible:
+            rank.say(f"{job.name}: from random weights {differs}")
+        return False
+    small = network.count_params() <= SMALL_PARAMETERS
+    exact = keras.config.dtype_policy().compute_dtype == "float32"
+    cheap = (small or exact) and not tf.config.list_logical_devices("GPU")
+    chosen = cheap if job.reproducible is None else job.reproducible
+    if chosen and job.phase == "finetune" and job.batch_size < 2 * rank.world_size:
+        rank.say(f"{job.name}: with fewer than two photos of a batch for each worker {differs}")
+    return chosen
 
 
 def unit_rows(batch_size: int, compute_dtype: str) -> int:

@@ -30,7 +30,7 @@ from catdog.training.inputs import epoch_batches
 from catdog.training.job import TrainingJob
 from catdog.training.optimization import RateSchedule, make_optimizer
 from catdog.training.progress import Part, Progress, Rank, TrainingDiverged
-from catdog.training.reproducible import reproducible, unit_rows
+from catdog.training.reproducible import is_reproducible, reproducible, unit_rows
 from catdog.training.step import GlobalStep, Sums
 from catdog.training.weighting import class_weights
 
@@ -38,9 +38,6 @@ from catdog.training.weighting import class_weights
 TELL_EVERY_S = 0.5
 #: So often the loss is looked at, which an accelerator has to be waited for.
 LOOK_STEPS = 20
-
-#: Up to so many, reproducible sums cost next to nothing.
-SMALL_PARAMETERS = 5_000_000
 
 NOTHING_DONE = Part()
 
@@ -75,7 +72,7 @@ class Trainee:
         if job.phase == "finetune":
             registry.freeze_below(model, job.freeze_below)
         _, network = registry.split_at(model, job.boundary)
-        exact = _is_reproducible(job, rank, network)
+        exact = is_reproducible(job, rank, network)
         unit = unit_rows(job.batch_size, network.compute_dtype) if exact else 1
         if exact:
             network = reproducible(network, unit)
@@ -270,23 +267,6 @@ class Trainee:
         return retried(
             lambda: save_keras(self.model, target), target, "writing the model", self.rank.say
         )
-
-
-def _is_reproducible(job: TrainingJob, rank: Rank, network: keras.Model) -> bool:
-    """Whether every bit is to be the same on any number of workers: as asked, or where it is cheap.
-
-    On a GPU the many small kernels are not, nor is sending the gradients of a backbone in float64.
-    A backbone from scratch cannot be: its batch normalisation sees each worker's own photos.
-    """
-    if job.phase == "scratch" and job.name != "base_cnn":
-        if job.reproducible:
-            rank.say(f"{job.name}: from random weights it is not the same on any number of workers")
-        return False
-    if job.reproducible is not None:
-        return job.reproducible
-    small = network.count_params() <= SMALL_PARAMETERS
-    exact = keras.config.dtype_policy().compute_dtype == "float32"
-    return (small or exact) and not tf.config.list_logical_devices("GPU")
 
 
 def _class_weights(job: TrainingJob, rank: Rank, rows: Rows) -> tuple[float, float] | None:

@@ -141,10 +141,11 @@ def test_where_the_reason_is_known_no_other_storage_is_asked_for() -> None:
 
 WAITER = """
 import ray
-from catdog import cluster, scaling
+from catdog import scaling
+from catdog.connection import connected
 from catdog.training.workers import Workers
 scaling.TELL_EVERY_S = 1.0
-with cluster.connected():
+with connected():
     workers = Workers(count=4, cpus=1, use_gpu=False, precision="float32")
     scaling.wait_for(workers, lambda line: print(line, flush=True))
     print("has", int(ray.cluster_resources()["CPU"]))
@@ -230,8 +231,8 @@ def test_a_node_with_another_keras_is_named(
 
 SWEEP = """
 import sys
-from catdog import cluster
 from catdog.config import ScratchSettings
+from catdog.connection import connected
 from catdog.models.registry import Architecture
 from catdog.storage import Location
 from catdog.sweep_settings import SweepSettings
@@ -257,7 +258,7 @@ def job(point, output):
 def tell(result):
     print("trial", result["id"], "epoch", result["epoch"], flush=True)
 
-with cluster.connected():
+with connected():
     workers = Workers(count=1, cpus=1, use_gpu=False, precision="float32")
     sweep_fine_tuning(job, ledger, swept, Cluster(workers, 3), tell)
 ledger.summarise(0.0)

@@ -115,8 +115,10 @@ def test_any_division_of_the_rows_gives_the_same_bits(cuts: tuple[int, ...]) -> 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("name, side", [("resnet50v2", 32), ("inception_v3", 75)])
-def test_a_backbones_last_block_has_the_same_bits_for_any_division(name: Any, side: int) -> None:
-    """Fine-tuned with its batch normalisation frozen; no part is a lone row (see the module)."""
+def test_a_backbones_last_block_has_the_same_bits_for_shares_of_two_rows_or_more(
+    name: Any, side: int
+) -> None:
+    """Fine-tuned with its batch normalisation frozen; of a lone row the module tells."""
     import keras
 
     from catdog.models import registry
