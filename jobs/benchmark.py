@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         "--backbone",
         action="append",
         choices=MODEL_NAMES[1:],
-        help="of finetune; may be given again; default: both",
+        help="of finetune, for which it may be given again, and sweep; default: both, inception_v3",
     )
     made.add_argument(
         "--weights-for", metavar="MODEL=FILE,scale=0..1", help="pretrained weights of accuracy"

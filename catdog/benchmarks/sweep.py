@@ -29,7 +29,7 @@ from catdog.transfer.trials import Ledger
 TRIALS = 16
 EPOCHS = 30
 BATCH = 32
-MODEL: ModelName = "inception_v3"
+BACKBONE: ModelName = "inception_v3"
 #: Plain trials that are measured, at once.
 MEASURED = 2
 
@@ -37,8 +37,9 @@ MEASURED = 2
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Medians of rounds taken in turn; starting the processes of each side counts."""
     seconds: dict[str, list[float]] = {"extraction": [], "sweep": [], "plain": []}
+    name = arguments.backbone[0] if arguments.backbone else BACKBONE
     with bench(arguments) as made:
-        request = made.request(MODEL)
+        request = made.request(name)
         for turn in range(arguments.rounds):
             place = made.storage / f"round-{turn}"
             took, features = _extraction(made, request, place)
@@ -57,7 +58,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "plain_trials_measured": MEASURED,
         "plain_seconds_scaled": round(plain, 1),
         "plain_trial": "own process, backbone once over the photos, then the same head",
-        "model": MODEL,
+        "model": name,
         "epochs": EPOCHS,
         **facts,
         "cores": dict.fromkeys(seconds, made.cores),
