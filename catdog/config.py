@@ -168,7 +168,7 @@ class ComputeSettings(Settings):
     reproducible: bool | None = Field(
         None,
         description="the same bits on any number of workers (without augmentation and dropout); "
-        "none: on CPUs, for the base CNN and for what is fine-tuned in float32",
+        "none: on CPUs, for the base CNN, and for what is fine-tuned in float32 without them",
     )
     xla: bool = Field(False, description="compile with XLA; not on several CPU workers")
     max_restarts: int = Field(3, ge=0)

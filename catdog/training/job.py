@@ -56,6 +56,13 @@ class TrainingJob:
         return self.architecture.name
 
     @property
+    def draws(self) -> bool:
+        """Whether workers draw at random as they train: dropout, or augmentation of pixels."""
+        augmentation = self.augmentation if self.boundary == "pixels" else None
+        augments = augmentation is not None and not augmentation.is_off
+        return augments or self.architecture.dropout > 0
+
+    @property
     def identity(self) -> str:
         """Hash of what a checkpoint must agree with; more epochs may follow a checkpoint."""
         settings = self.settings.model_dump(mode="json", exclude={"epochs", "backbone_epochs"})

@@ -6,10 +6,14 @@ That whole trainings on one, two and three workers agree is tested through ``job
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from catdog.config import AugmentationSettings
 
 
 def small_network(*, normalise: bool) -> Any:
@@ -156,3 +160,36 @@ def test_frozen_layers_and_inference_are_keras_own() -> None:
         np.testing.assert_array_equal(variable.numpy(), value)
     x, _ = rows()
     np.testing.assert_array_equal(np.asarray(copy(x)), np.asarray(network(x)))
+
+
+@pytest.mark.parametrize(
+    "dropout, workers, asked, expected, told",
+    [
+        (0.0, 2, None, True, False),
+        (0.2, 2, None, False, False),
+        (0.2, 2, True, True, False),
+        (0.0, 2, False, False, False),
+        (0.0, 5, None, True, True),
+    ],
+    ids=["nothing drawn", "dropout", "asked for", "declined", "lone rows"],
+)
+def test_a_fine_tuned_backbone_is_reproducible_where_nothing_is_drawn(
+    tmp_path: Path, dropout: float, workers: int, asked: bool | None, expected: bool, told: bool
+) -> None:
+    import keras
+
+    from catdog.training.progress import Rank
+    from catdog.training.reproducible import SMALL_PARAMETERS, is_reproducible
+    from tests.tiny import make_job
+
+    lines: list[Any] = []
+    rank = Rank(0, workers, None, lines.append, lambda row: None, None)
+    job = make_job(tmp_path, "model", dropout=dropout)
+    job = replace(job, phase="finetune", reproducible=asked, augmentation=AugmentationSettings())
+    large = keras.Sequential([keras.Input((3000,)), keras.layers.Dense(2000)])
+    assert large.count_params() > SMALL_PARAMETERS
+    assert is_reproducible(job, rank, large) is expected
+    assert bool(lines) == told
+    if asked is None and expected:
+        drawn = replace(job, boundary="pixels")
+        assert not is_reproducible(drawn, rank, large), "its augmentation draws"
