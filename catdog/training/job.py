@@ -56,9 +56,14 @@ class TrainingJob:
         return self.architecture.name
 
     @property
+    def applied_augmentation(self) -> AugmentationSettings | None:
+        """``None`` where rows are kept activations: what augments those was drawn before."""
+        return self.augmentation if self.boundary == "pixels" else None
+
+    @property
     def draws(self) -> bool:
         """Whether workers draw at random as they train: dropout, or augmentation of pixels."""
-        augmentation = self.augmentation if self.boundary == "pixels" else None
+        augmentation = self.applied_augmentation
         augments = augmentation is not None and not augmentation.is_off
         return augments or self.architecture.dropout > 0
 

@@ -76,7 +76,7 @@ class Trainee:
         unit = unit_rows(job.batch_size, network.compute_dtype) if exact else 1
         if exact:
             network = reproducible(network, unit)
-        asked = job.augmentation if job.boundary == "pixels" else None
+        asked = job.applied_augmentation
         augmentation, mixing = make_augmentation(asked), make_mixing(asked)
         if augmentation is not None:
             augmentation.build(network.input_shape)
