@@ -140,6 +140,7 @@ class Plan:
             batch_size=config.batch_size,
             seed=config.seed,
             dataset=self.dataset.root.uri,
+            photos=self.dataset.identity,
             features=kept.root.uri if kept else None,
             boundary=cut if kept else "pixels",
             freeze_below=cut,

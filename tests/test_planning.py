@@ -24,7 +24,7 @@ def plan(folder: Path, **changes: Any) -> Plan:
     root = Location.of(folder)
     config = laptop().model_copy(update={"storage": root.uri, "name": "run", **changes})
     weights = Weights((root / "w.npz").uri, "file", "abc", "0..1")
-    dataset = PreparedSet(root / "set", {"fingerprint": "f"})
+    dataset = PreparedSet(root / "set", {"format": 1, "image_size": 160, "contents": "c"})
     return Plan(config, RunDirectory.of(config), dataset, "float32", {"inception_v3": weights})
 
 
@@ -58,6 +58,24 @@ def test_the_choice_of_a_sweep_of_the_head_is_trained_as_it_was_tried(tmp_path: 
     assert job.head is not None
     assert job.head.endswith("zero.npz")
     assert job.settings.epochs == 12
+
+
+def test_a_training_belongs_to_what_is_in_the_photos_and_not_to_where_they_lie(
+    tmp_path: Path,
+) -> None:
+    made = plan(tmp_path)
+    facts = made.dataset.manifest
+    elsewhere = PreparedSet(Location.of(tmp_path / "other"), facts | {"fingerprint": "listed anew"})
+    others = PreparedSet(made.dataset.root, facts | {"contents": "other photos"})
+
+    def names(dataset: PreparedSet) -> tuple[str, str]:
+        of = replace(made, dataset=dataset)
+        request = of.feature_request("inception_v3")
+        return of.job("base_cnn", {}).identity, request.fingerprint(dataset, POOLED)
+
+    assert names(elsewhere) == names(made.dataset)
+    for one, other in zip(names(others), names(made.dataset), strict=True):
+        assert one != other
 
 
 def tuned(**changes: Any) -> FineTuneSettings:

@@ -42,6 +42,7 @@ def make_job(folder: Path, output: str, dropout: float = 0.2, **settings: Any) -
         batch_size=8,
         seed=0,
         dataset="",
+        photos="",
         features=str(folder / "rows"),
         boundary="pool4",
     )

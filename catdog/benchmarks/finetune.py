@@ -48,6 +48,7 @@ def _backbone(made: Bench, name: ModelName) -> dict[str, Any]:
         batch_size=BATCH,
         seed=0,
         dataset=made.dataset.root.uri,
+        photos=made.dataset.identity,
         features=features.root.uri,
         boundary=cut,
         freeze_below=cut,

@@ -117,6 +117,7 @@ def _ray(work: Path, count: int, cpus: int, policy: str) -> float:
             batch_size=BATCH,
             seed=0,
             dataset="",
+            photos="",
             features=str(work),
         )
         workers = Workers(count, cpus, use_gpu=False, precision=policy)

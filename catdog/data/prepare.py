@@ -9,7 +9,9 @@
         manifest.json         counts, splits, shards; written last: with it the set is complete
 
 The fingerprint names the source's listing and the settings that change the outcome, so the same
-photos are prepared once.
+photos are prepared once. What is computed from a prepared set belongs to its
+:attr:`~PreparedSet.identity`, the photos' bytes: photos copied anew, with other times, cost a
+preparation and nothing else.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from catdog.data.verdicts import Account, account_of, photos_table, rejected_tab
 from catdog.storage import Location
 
 #: Changes whenever the same photos would be prepared differently.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,12 @@ class PreparedSet:
 
     root: Location
     manifest: dict[str, Any]
+
+    @property
+    def identity(self) -> str:
+        """Names the rows by what is in them, wherever the photos lay and whenever they came."""
+        facts = self.manifest
+        return digest([facts["format"], facts["image_size"], facts["contents"]])
 
     def rows(self, split: Literal["train", "val", "test"]) -> Rows:
         """The rows of a split, without duplicates and held-back photos, in the listing's order."""
@@ -167,6 +175,7 @@ def prepare(
             "fingerprint": fingerprint,
             "source": "built-in drawings" if drawn else str(listing.source),
             "sample": drawn,
+            "contents": account.contents(),
             "image_size": settings.image_size,
             "format": FORMAT,
         }

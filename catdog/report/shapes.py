@@ -48,7 +48,7 @@ RECORD: Shape = {
     "notes": [anything],
 }
 MANIFEST: Shape = {
-    **dict.fromkeys(("source", "fingerprint"), text),
+    **dict.fromkeys(("source", "fingerprint", "contents"), text),
     **dict.fromkeys(("files", "kept", "held_back"), whole),
     "rejected": {"*": whole},
     "splits": {"*": {"cat": whole, "dog": whole}},

@@ -248,7 +248,9 @@ def _about_comparison(report: Report) -> list[str]:
             f"With {plural(min(sizes), 'test photo')} only large differences can be seen; "
             "more photos make the intervals narrower."
         )
-    if len({run.manifest.get("fingerprint") for run in report.runs}) > 1:
+    # A run of before 2026-11-23 does not tell what was in its photos, only how they were listed.
+    sets = (run.manifest.get("contents") or run.manifest.get("fingerprint") for run in report.runs)
+    if len(set(sets)) > 1:
         found.append(
             "The runs used different sets of photos. Models are compared on the photos that both "
             "were tested on, but they learned from different ones."

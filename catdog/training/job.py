@@ -24,6 +24,7 @@ class TrainingJob:
         output: URI of the folder for checkpoints, history and the model.
         boundary: the layer where rows enter the model; ``pixels`` for photos.
         dataset: URI of the prepared set, whose rows are raw pixels.
+        photos: the identity of that set, which moving or copying the photos does not change.
         features: URI of kept activations at ``boundary``, the rows instead of pixels.
         freeze_below: layer under which nothing is trained; ``pixels`` trains everything.
         views: kept rows per training photo when rows are fixed augmented views.
@@ -40,6 +41,7 @@ class TrainingJob:
     batch_size: int
     seed: int
     dataset: str
+    photos: str
     features: str | None = None
     boundary: str = "pixels"
     freeze_below: str = "pixels"
@@ -72,7 +74,8 @@ class TrainingJob:
         """Hash of what a checkpoint must agree with; more epochs may follow a checkpoint."""
         settings = self.settings.model_dump(mode="json", exclude={"epochs", "backbone_epochs"})
         augmentation = self.augmentation.model_dump(mode="json") if self.augmentation else None
-        rows = (self.features or self.dataset).partition("?")[0].rpartition("/")[2]
+        # Kept activations are named by the photos' contents and what was computed from them.
+        rows = (self.features or self.photos).partition("?")[0].rpartition("/")[2]
         facts = [vars(self.architecture), self.phase, settings, self.batch_size, self.seed, rows]
         # The file of weights is named by their hash.
         weights = (self.backbone or "").partition("?")[0].rpartition("/")[2]

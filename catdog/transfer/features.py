@@ -59,8 +59,8 @@ class FeatureRequest:
         views: list[Any] = [1]
         if self.augmentation is not None and self.views > 1:
             views = [self.views, self.augmentation.model_dump(mode="json"), self.seed]
-        photos = dataset.manifest["fingerprint"]
-        return digest([photos, architecture, self.weights_hash, self.precision, boundary, *views])
+        weights = [self.weights_hash, self.precision]
+        return digest([dataset.identity, architecture, *weights, boundary, *views])
 
 
 @dataclass(frozen=True)

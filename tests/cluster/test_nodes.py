@@ -251,8 +251,8 @@ ledger = Ledger(folder / "sweep", Search.of(swept, first, 0), 3)
 def job(point, output):
     return TrainingJob(
         output=output.uri, architecture=Architecture("base_cnn", 96, 96, "-1..1", 0.2),
-        phase="scratch", settings=with_point(base, point), batch_size=8, seed=0, dataset="",
-        features=(folder / "rows").uri, boundary="pool4",
+        phase="scratch", settings=with_point(base, point), batch_size=8, seed=0,
+        dataset="", photos="", features=(folder / "rows").uri, boundary="pool4",
     )
 
 def tell(result):

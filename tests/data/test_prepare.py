@@ -166,6 +166,27 @@ def test_a_second_run_decodes_nothing(
         run(messy[0], storage, val_fraction=0.2)
 
 
+def test_photos_copied_anew_have_the_same_identity_and_changed_ones_another(
+    pictures: Any, tmp_path: Path
+) -> None:
+    folder, storage = pictures.folder(tmp_path / "photos", 60), tmp_path / "storage"
+    first = run(folder, storage)
+    for file in folder.iterdir():
+        os.utime(file, (1, 1))
+    touched = run(folder, storage)
+    moved = run(shutil.copytree(folder, tmp_path / "moved"), storage)
+    assert len({each.root.name for each in (first, touched, moved)}) == 3
+    assert first.identity == touched.identity == moved.identity
+
+    assert run(folder, storage, image_size=32).identity != first.identity
+    assert run(folder, storage, test_fraction=0.3).identity != first.identity
+    (folder / "cat.7.jpg").write_bytes(pictures.jpeg(7777, 60, 80))
+    other = run(folder, storage).identity
+    assert other != first.identity
+    (folder / "cat.7.jpg").rename(folder / "dog.777.jpg")
+    assert run(folder, storage).identity not in (first.identity, other)
+
+
 def test_a_damaged_set_is_prepared_again(
     messy: tuple[Path, Any], prepared: PreparedSet, tmp_path: Path
 ) -> None:

@@ -300,6 +300,7 @@ def _write_data(path: Path, photos: pd.DataFrame, rng: np.random.Generator, samp
         path / "data/manifest.json",
         {
             "fingerprint": "9f3c1a77d2be",
+            "contents": "27d2be9f3c1a",
             "source": "built-in drawings" if sample else "/data/photos",
             "sample": sample,
             "files": len(photos) + len(rejected),

@@ -190,6 +190,24 @@ def test_of_two_runs_each_model_carries_its_run(new_run: Callable[..., Any]) -> 
     assert "InceptionV3 (two) is better than Base CNN (one)" in verdict.headline
 
 
+def test_runs_on_other_photos_are_told_and_on_copies_of_the_same_are_not(
+    new_run: Callable[..., Any],
+) -> None:
+    one, two = (new_run(name, n_test=150, models=["base_cnn"]) for name in ("one", "two"))
+    told = "The runs used different sets of photos."
+
+    def notes() -> str:
+        return " ".join(verdict_on(one, two).cautions)
+
+    assert told not in notes()
+    manifest = two.path / "data/manifest.json"
+    facts = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(facts | {"fingerprint": "listed anew", "image_size": 96}))
+    assert told not in notes()
+    manifest.write_text(json.dumps(facts | {"contents": "other photos"}))
+    assert told in notes()
+
+
 def test_the_most_accurate_is_not_best_where_another_beats_it_on_the_same_photos(
     new_run: Callable[..., Any],
 ) -> None:

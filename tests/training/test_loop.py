@@ -67,6 +67,7 @@ def test_a_backbone_from_random_weights_trains_in_float32(tmp_path: Path) -> Non
         batch_size=8,
         seed=0,
         dataset="",
+        photos="",
         features=str(tmp_path),
     )
     first, second = train_here(job)

@@ -44,6 +44,7 @@ def trainee(rank: int, seed: int = 0) -> Any:
         batch_size=8,
         seed=seed,
         dataset="",
+        photos="",
         augmentation=AugmentationSettings(),
     )
     where = Rank(rank, 2, tf.distribute.get_strategy(), print, print, Watchdog(600))

@@ -49,6 +49,7 @@ def kept_job(storage: Location, cluster: None) -> TrainingJob:
         batch_size=16,
         seed=3,
         dataset=dataset.root.uri,
+        photos=dataset.identity,
         features=features.root.uri,
         boundary=cut,
         freeze_below=cut,
