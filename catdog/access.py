@@ -109,7 +109,7 @@ def _brief(place: Location) -> pafs.FileSystem:
     filesystem = place.filesystem
     if isinstance(filesystem, s3.S3FileSystem):
         return filesystem.with_attempts(ATTEMPTS, SILENCE_S)
-    if place.uri.startswith(("gs://", "gcs://")) and "retry_limit_seconds" not in place.uri:
+    if place.is_gs and "retry_limit_seconds" not in place.uri:
         # Google's client would go on for a quarter of an hour.
         mark = "&" if "?" in place.uri else "?"
         limited = f"{place.uri}{mark}retry_limit_seconds={SILENCE_S:.0f}"

@@ -59,6 +59,10 @@ class Location:
         return self.uri.startswith("s3://")
 
     @property
+    def is_gs(self) -> bool:
+        return self.uri.startswith(("gs://", "gcs://"))
+
+    @property
     def filesystem(self) -> pafs.FileSystem:
         return _resolve(self.uri)[0]
 
@@ -109,6 +113,17 @@ class Location:
         selector = pafs.FileSelector(self.path, recursive=recursive, allow_not_found=True)
         infos = retried(lambda: self.filesystem.get_file_info(selector), self)
         return sorted(infos, key=lambda info: info.path)
+
+    def folders(self) -> tuple[str, ...]:
+        """Names of the folders in this one, sorted."""
+        if self.is_gs:
+            # Of what lies deeper pyarrow lists nothing there, not even that it is a folder, unless
+            # all of it is listed (https://github.com/apache/arrow/issues/35993).
+            start = self.path.rstrip("/") + "/"
+            below = (info.path.removeprefix(start) for info in self.list(recursive=True))
+            return tuple(sorted({path.partition("/")[0] for path in below if "/" in path}))
+        found = (each for each in self.list() if each.type == pafs.FileType.Directory)
+        return tuple(each.base_name for each in found)
 
     def mkdir(self) -> Location:
         if self.is_local:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +67,10 @@ def test_files_in_a_google_bucket_are_written_read_listed_and_deleted(
     assert (folder / "run.json").read_json() == {"status": "finished"}
     files = [info.path for info in folder.list(recursive=True) if info.is_file]
     assert files == ["bucket/runs/models/weights.bin", "bucket/runs/run.json"]
+    (folder / "sweeps" / "resnet50v2" / "trials.json").write_json([])
+    assert folder.folders() == ("models", "sweeps")
+    assert (folder / "sweeps").folders() == ("resnet50v2",)
+    assert (folder / "seeds").folders() == ()
     (folder / "run.json").delete()
     assert not (folder / "run.json").exists()
     with pytest.raises(FileNotFoundError):
@@ -91,3 +98,47 @@ def test_a_google_bucket_that_is_missing_or_away_is_named(
         check_readable(gs("other/runs"), "--storage")
     with pytest.raises(UserError, match="does not answer"):
         check_readable("gs://anonymous@b/x?endpoint_override=127.0.0.1:1&scheme=http", "--data")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_job_with_nothing_but_a_google_bucket_goes_on_after_its_last_epoch(
+    gs: Callable[[str], str], project: Path, tmp_path: Path
+) -> None:
+    from catdog.data import sample
+
+    with tempfile.TemporaryDirectory() as folder:
+        drawings = sample.drawn(Location.of(folder), 240, 0, 96).local_path
+        for file in drawings.iterdir():
+            Location.of(gs(f"bucket/drawings/{file.name}")).write_bytes(file.read_bytes())
+    command = [
+        *(sys.executable, str(project / "jobs/train.py"), "--preset=sample", "--name=job"),
+        *(f"--data={gs('bucket/drawings')}", f"--storage={gs('bucket/storage')}"),
+        *("--models=base_cnn", "--trials=0", "--workers=2"),
+    ]
+
+    def trained(epochs: int) -> str:
+        done = subprocess.run(
+            [*command, f"--epochs={epochs}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=180,
+            cwd=tmp_path,
+            env=os.environ | {"RAY_worker_niceness": "0", "PYTHONPATH": str(project)},
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+        assert done.stdout.strip().endswith("gs://bucket/storage/job/report.html")
+        return done.stdout
+
+    assert "base_cnn epoch 1/1  loss" in trained(1)
+    said = trained(2)
+    assert "base_cnn: going on after epoch 1" in said
+    assert "base_cnn epoch 1/2  loss" not in said, "an epoch was trained twice"
+    assert "base_cnn epoch 2/2  loss" in said
+    report = Location.of(gs("bucket/storage/job/report.json")).read_json()
+    assert [model["name"] for model in report["models"]] == ["base_cnn"]
+    sets = Location.of(gs("bucket/storage/datasets")).folders()
+    assert len(sets) == 1, "the photos were prepared twice"
+    assert not list(tmp_path.iterdir()), "something was written to the folder of the command"

@@ -62,6 +62,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
 
 def test_a_missing_folder_is_empty(tmp_path: Path) -> None:
     assert Location.of(tmp_path / "nothing").list() == []
+    assert Location.of(tmp_path / "nothing").folders() == ()
     assert not Location.of(tmp_path / "nothing").exists()
 
 

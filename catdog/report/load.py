@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import yaml
 
@@ -193,14 +192,8 @@ def _model_names(root: Location, config: Tree) -> list[str]:
     """Models that were asked for, in order; without settings those that left files."""
     asked = config.get("models")
     if not isinstance(asked, list):
-        return _folders(root / "models")
+        return list((root / "models").folders())
     return list(dict.fromkeys(str(name) for name in asked))
-
-
-def _folders(parent: Location) -> list[str]:
-    """Names of the folders in ``parent``, sorted."""
-    infos = parent.list()
-    return [info.base_name for info in infos if info.type == pafs.FileType.Directory]
 
 
 def _model(reader: _Reader, name: str, events: list[Tree]) -> ModelFiles:
@@ -223,7 +216,7 @@ def _model(reader: _Reader, name: str, events: list[Tree]) -> ModelFiles:
 
 def _seeds(reader: _Reader, name: str) -> tuple[SeedFiles, ...]:
     seeds = []
-    for folder in _folders(reader.root / "models" / name / "seeds"):
+    for folder in (reader.root / "models" / name / "seeds").folders():
         if not folder.isdigit():
             continue
         base = f"models/{name}/seeds/{folder}"
@@ -274,7 +267,7 @@ def _bytes(value: Any) -> bytes:
 
 def _sweeps(reader: _Reader, events: list[Tree]) -> dict[str, Tree]:
     found = {}
-    for folder in _folders(reader.root / "sweeps"):
+    for folder in (reader.root / "sweeps").folders():
         sweep = reader.json(f"sweeps/{folder}/trials.json", shapes.SWEEP) or recovered.sweep(events)
         if sweep:
             found[folder] = sweep

@@ -118,13 +118,13 @@ def test_a_killed_sweep_of_the_head_goes_on_and_train_takes_its_choice(
         *SMALL,
         *EXACT,
     ]
-    # Epochs enough for trials that can be met at work.
-    sweep = ["--model=resnet50v2", "--stage=head", "--trials=8", "--name=swept"]
-    sweep += [*given, "--set=sweep.head_epochs=200"]
+    # Trials and epochs enough for a sweep that can be met at work.
+    sweep = ["--model=resnet50v2", "--stage=head", "--trials=16", "--name=swept"]
+    sweep += [*given, "--set=sweep.head_epochs=100"]
     folder = tmp_path / "swept/sweeps/resnet50v2"
     stop_at(project, "trial 001", signal.SIGKILL, *sweep)
     killed = times(folder)
-    assert 0 < len(killed) < 8
+    assert 0 < len(killed) < 16
     assert not (folder / "best.yaml").exists()
     time.sleep(10)  # the local cluster ends some seconds after its driver
 
@@ -133,7 +133,7 @@ def test_a_killed_sweep_of_the_head_goes_on_and_train_takes_its_choice(
     assert done.stdout.strip().splitlines()[-1] == str(folder / "best.yaml")
     assert "setting" in done.stdout, "the ranked table"
     assert killed.items() < times(folder).items(), "a finished trial was run again"
-    assert len(times(folder)) == 8
+    assert len(times(folder)) == 16
     table = pd.read_parquet(folder / "trials.parquet")
     assert table["val_accuracy"].is_monotonic_decreasing
 
@@ -144,7 +144,7 @@ def test_a_killed_sweep_of_the_head_goes_on_and_train_takes_its_choice(
         "train.py",
         f"--config={folder / 'best.yaml'}",
         "--name=final",
-        "--set=fine_tune.epochs=200",
+        "--set=fine_tune.epochs=100",
         "--seeds=2",
     )
     assert trained.returncode == 0, trained.stdout + trained.stderr
