@@ -188,11 +188,19 @@ def check_tracked(mlflow: Server, run_dir: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("signal_, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    "signal_, code, workers", [(signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 1)]
+)
 def test_an_interrupted_run_says_how_to_go_on(
-    project: Path, tmp_path: Path, exact: list[str], signal_: signal.Signals, code: int
+    project: Path,
+    tmp_path: Path,
+    exact: list[str],
+    signal_: signal.Signals,
+    code: int,
+    workers: int,
 ) -> None:
-    arguments = [f"--storage={tmp_path}", "--workers=2", "--epochs=50", *exact, "--name=stopped"]
+    arguments = [f"--storage={tmp_path}", f"--workers={workers}", "--epochs=50", *exact]
+    arguments += ["--name=stopped"]
     process = subprocess.Popen(
         command(project, *arguments),
         stdout=subprocess.PIPE,
