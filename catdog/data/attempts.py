@@ -104,10 +104,19 @@ class Attempt:
             if not self._written:
                 self._delete_remote()
             return
-        shutil.rmtree(self.root.local_path, ignore_errors=True)
+        self._delete_local()
         if self._lock is not None:
             Path(self._lock.name).unlink(missing_ok=True)
             self._lock.close()
+
+    def _delete_local(self) -> None:
+        """Under another name, so that a task that is still at work finds nowhere to write to."""
+        root = self.root.local_path
+        gone = root.with_name(f"{self._name}.gone")
+        with contextlib.suppress(OSError):  # none is there where it was published
+            os.rename(root, gone)
+        for left in (gone, root):
+            shutil.rmtree(left, ignore_errors=True)
 
     def _delete_remote(self) -> None:
         with contextlib.suppress(OSError):
@@ -123,8 +132,7 @@ def _remove_abandoned(folder: Path) -> None:
     for lock in folder.glob(".*.lock"):
         with contextlib.suppress(OSError), lock.open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder / lock.name.removesuffix(".lock"), ignore_errors=True)
-            shutil.rmtree(
-                folder / (lock.name.removesuffix(".lock") + ".scratch"), ignore_errors=True
-            )
+            name = lock.name.removesuffix(".lock")
+            for left in (name, f"{name}.scratch", f"{name}.gone"):
+                shutil.rmtree(folder / left, ignore_errors=True)
             lock.unlink(missing_ok=True)

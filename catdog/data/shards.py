@@ -38,7 +38,8 @@ def dtype_named(name: str) -> np.dtype[Any]:
 class ShardWriter:
     """Writes one shard batch by batch; it appears under its name when it is complete.
 
-    Use as a context manager: left by an exception, nothing remains of it.
+    Use as a context manager: left by an exception, nothing remains of it. On a disk the folder above
+    that of ``target`` must be there.
     """
 
     def __init__(
@@ -61,7 +62,9 @@ class ShardWriter:
         self._schema = pa.schema(fields, metadata=about)
         if target.is_local:
             folder = target.local_path.parent
-            folder.mkdir(parents=True, exist_ok=True)
+            # Its folder's own is there, or the attempt that this belongs to was given up: a task
+            # that outlives it leaves nothing.
+            folder.mkdir(exist_ok=True)
         else:
             folder = Path(tempfile.gettempdir())
         handle, name = tempfile.mkstemp(dir=folder, prefix=f".{target.name[:100]}.")
@@ -148,6 +151,8 @@ def write_shard(
     extra = extra or {}
     schema = pa.schema([pa.field(name, column.type) for name, column in extra.items()])
     marks = np.asarray(labels, np.uint8)
+    if target.is_local:
+        target.local_path.parent.mkdir(parents=True, exist_ok=True)
     with ShardWriter(target, rows.shape[1:], rows.dtype, schema) as writer:
         for start in range(0, len(rows), BATCH_ROWS):
             part = slice(start, start + BATCH_ROWS)

@@ -7,9 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from catdog.data.attempts import Attempt
+from catdog.data.shards import ShardWriter
 from catdog.storage import Location
 from tests.store import S3
 
@@ -43,6 +45,21 @@ def test_a_failed_attempt_leaves_nothing(tmp_path: Path, s3: S3) -> None:
         failing(s3.location("attempts"))
     files = [i for i in s3.location("attempts").list(recursive=True) if i.is_file]
     assert files == []
+
+
+def test_a_task_that_outlives_its_attempt_leaves_nothing(tmp_path: Path) -> None:
+    def give_up(attempt: Attempt) -> ShardWriter:
+        with attempt:
+            return ShardWriter(attempt.root / "test" / "part-0.arrow", (2,), np.dtype(np.uint8))
+
+    attempt = Attempt(Location.of(tmp_path), "abc")
+    writer = give_up(attempt)
+    writer.append(np.zeros((3, 2), np.uint8), [0, 1, 0], ["a", "b", "c"])
+    with pytest.raises(FileNotFoundError):
+        writer.close()
+    with pytest.raises(FileNotFoundError):
+        ShardWriter(attempt.root / "train" / "part-1.arrow", (2,), np.dtype(np.uint8))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_first_of_two_attempts_stays(tmp_path: Path) -> None:

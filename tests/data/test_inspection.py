@@ -28,7 +28,7 @@ def block_of(listing: sources.Listing, number: int = 7) -> pa.Table:
 
 
 def plan_of(listing: sources.Listing, root: Path, **changes: Any) -> Plan:
-    return Plan(listing.bases, Location.of(root), 40, 0.2, 0.2, **changes)
+    return Plan(listing.bases, Location.of(root).mkdir(), 40, 0.2, 0.2, **changes)
 
 
 def test_verdicts_point_to_the_rows_that_were_written(pictures: Any, tmp_path: Path) -> None:
