@@ -38,8 +38,8 @@ def dtype_named(name: str) -> np.dtype[Any]:
 class ShardWriter:
     """Writes one shard batch by batch; it appears under its name when it is complete.
 
-    Use as a context manager: left by an exception, nothing remains of it. On a disk the folder above
-    that of ``target`` must be there.
+    Use as a context manager: left by an exception, nothing remains of it. On a disk the folder
+    above that of ``target`` must be there.
     """
 
     def __init__(
