@@ -120,7 +120,7 @@ class ScratchSettings(Settings):
 class FineTuneSettings(Settings):
     """The upper blocks of a pretrained backbone, from a head fitted on frozen features."""
 
-    epochs: int = Field(3, ge=1)
+    epochs: int = Field(3, ge=0, description="0: the probe is the model")
     head: Literal["probe", "zero"] = Field("probe", description="what the head starts from")
     learning_rate: float = Field(2e-4, gt=0)
     unfrozen_blocks: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
@@ -198,6 +198,9 @@ class Config(Settings):
     }
     model_image_size: dict[ModelName, int] = Field(
         {}, description="side at which a model looks; it shrinks the prepared squares itself"
+    )
+    head_only: tuple[ModelName, ...] = Field(
+        (), description="backbones with weights that end with their probe, nothing fine-tuned"
     )
     augmentation: AugmentationSettings = AugmentationSettings()
     scratch: ScratchSettings = ScratchSettings()

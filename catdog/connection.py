@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from catdog.console import say
 from catdog.errors import RunFailed, UserError
-from catdog.training.trainer import POLL_S
+from catdog.training.pool import POLL_S
 
 #: Seconds for a head to take a connection, and between lines about one that answers nothing.
 REACH_S, ANSWER_S = 10.0, 10.0

@@ -10,7 +10,6 @@ from typing import Any
 
 from catdog import console
 from catdog.runs import Events
-from catdog.training.job import TrainingJob, is_done
 from catdog.transfer.trials import ranking
 
 
@@ -110,6 +109,19 @@ class Narrator:
         self._epochs.add((model, row["epoch"]))
         self.events.add("epoch", model=model, epochs=epochs, **row)
 
+    def _progress(self, message: dict[str, Any]) -> None:
+        """Photos done of a longer piece of work; the bar ends with the last of them."""
+        done, total, what = message["done"], message["total"], message["what"]
+        if console.is_live():
+            if self._advance is None:
+                self._advance = self._bars.enter_context(console.progress(what, total))
+            self._advance(done, f"{done} of {total}")
+        elif time.monotonic() - self._told >= TELL_EVERY_S:
+            self._told = time.monotonic()
+            console.say(f"{what}: {done} of {total}")
+        if done >= total:
+            self.close()
+
     def _say(self, message: dict[str, Any]) -> None:
         console.warn(message["line"])
 
@@ -143,9 +155,6 @@ class Narrator:
 
     def _trained(self, message: dict[str, Any]) -> None:
         self.close()
-        # The same model may follow with another seed.
-        self._stepping.discard(message["model"])
-        self._begun.discard(message["model"])
         facts = message["facts"]
         best = facts["best"]
         console.say(
@@ -190,31 +199,6 @@ class Narrator:
             for trial in ranking(trials)
         ]
         console.table(["trial", "setting", "val_accuracy", "epochs", "time", "status"], rows)
-
-
-def repeat_name(model: str, seed: int | str) -> str:
-    """``base_cnn seed 1``"""
-    return f"{model} seed {seed}"
-
-
-class RepeatNarrator(Narrator):
-    """Tells of trainings with other seeds under names of their own, ``base_cnn seed 1``.
-
-    So that nobody takes their epochs for those of the model that is compared.
-    """
-
-    def __init__(self, events: Events, jobs: Sequence[TrainingJob]) -> None:
-        super().__init__(events, since=time.monotonic())
-        self._after = "the trainings before"
-        self._jobs = jobs
-        self._name = ""
-
-    def __call__(self, message: dict[str, Any]) -> None:
-        if message["kind"] == "start":
-            waiting = [job for job in self._jobs if not is_done(job)]
-            seed = next((job.seed for job in waiting if job.name == message["model"]), "?")
-            self._name = repeat_name(message["model"], seed)
-        super().__call__(message | {"model": self._name})
 
 
 def settings_line(config: dict[str, Any]) -> str:

@@ -1,16 +1,19 @@
-"""The whole job, in order: data, weights, probes, sweep, training, predictions, report.
+"""The whole job, in order: data, weights, probes, sweep, trainings, report.
 
 Each stage reads what the one before it wrote and leaves finished work alone, so the same command
-after an interruption goes on where it was.
+after an interruption goes on where it was. Models come in the order of their cost, and the report
+is written anew after each.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catdog import console
@@ -20,10 +23,9 @@ from catdog.config import Config, ModelName
 from catdog.connection import connected
 from catdog.data.prepare import PreparedSet, prepare
 from catdog.errors import UserError
-from catdog.extraction import extract_features, kept_features
+from catdog.extraction import kept_features
 from catdog.models.registry import POOLED
-from catdog.models.weights import Weights, fetch
-from catdog.narration import RepeatNarrator, repeat_name
+from catdog.models.weights import RANDOM, Weights, fetch
 from catdog.nodes import check_nodes
 from catdog.planning import Plan
 from catdog.preflight import check, check_places
@@ -33,9 +35,14 @@ from catdog.scaling import wait_for
 from catdog.session import Session
 from catdog.storage import Location
 from catdog.tracking import tracked
-from catdog.training.job import TrainingJob
+from catdog.training.job import TrainingJob, read_done
+from catdog.training.pool import WorkerPool
 from catdog.training.workers import Workers
-from catdog.transfer.features import SPLITS
+from catdog.transfer.features import extract
+from catdog.tuning import concurrent_groups
+
+#: A report between two models takes some seconds; trainings of seconds do not wait for one each.
+REPORT_EVERY_S = 60.0
 
 
 def run_job(config: Config) -> Location:
@@ -64,7 +71,8 @@ def run_sweep(config: Config) -> Location:
     check_places(config)
     run = RunDirectory.of(config)
     with _at_work(config, run) as session:
-        plan, _ = _run_until_training(config, run, session)
+        with _until_photos(config, run, session) as (work, dataset, weights):
+            plan = sweep(work, transfer(work, dataset, weights))
         session.finish("tuned")
         return run.sweep(plan.swept or "") / "best.yaml"
 
@@ -87,19 +95,37 @@ def _library_log(config: Config) -> Path:
     return Path(tempfile.gettempdir()) / f"catdog-{os.getuid()}-{name}.log"
 
 
+@dataclass
+class Work:
+    """What the stages of one session share; ``pool`` holds the worker groups."""
+
+    config: Config
+    run: RunDirectory
+    session: Session
+    workers: Workers
+    pool: WorkerPool
+    reported: float = -math.inf
+
+    @property
+    def storage(self) -> Location:
+        return Location.of(self.config.storage)
+
+
 def _run_stages(config: Config, run: RunDirectory, session: Session) -> Location:
-    storage = Location.of(config.storage)
-    plan, workers = _run_until_training(config, run, session)
-    train_models(plan, session, storage, workers)
-    predict_test(plan, session, workers)
-    repeat_trainings(plan, session, storage, workers)
+    with _until_photos(config, run, session) as (work, dataset, weights):
+        plan = sweep(work, transfer(work, dataset, weights))
+        _use_changing_nodes(work)
+        train_models(work, plan)
+        repeat_trainings(work, plan)
     session.finish()
     return report(run, session)
 
 
-def _run_until_training(
+@contextmanager
+def _until_photos(
     config: Config, run: RunDirectory, session: Session
-) -> tuple[Plan, Workers]:
+) -> Iterator[tuple[Work, PreparedSet, dict[ModelName, Weights]]]:
+    """What needs no worker group, and then a pool of them."""
     storage = Location.of(config.storage)
     workers = plan_workers(config, Resources.at_most())
     check_nodes(storage)
@@ -113,9 +139,19 @@ def _run_until_training(
     wait_for(workers, console.say)
     check_nodes(storage)  # those that have joined since too
     run.update(hardware=describe_hardware(Resources.now()))  # with what has joined
-    plan = Plan(config, run, dataset, workers.precision, weights)
-    probed = probe_backbones(plan, session, storage, workers)
-    return sweep(plan, probed, session, storage, workers), workers
+    size = concurrent_groups(workers, Resources.now()) if config.sweep.trials else 1
+    pool = WorkerPool(
+        workers, run.root / "ray", session.narrator, size=size, xla=config.compute.xla
+    )
+    with pool:
+        yield Work(config, run, session, workers, pool), dataset, weights
+
+
+def _use_changing_nodes(work: Work) -> None:
+    """Trials share the cluster and keep their number of workers; the final trainings need not."""
+    if work.workers.span:
+        work.pool.rest()
+        work.pool.elastic = True
 
 
 def prepare_data(
@@ -141,7 +177,7 @@ def prepare_data(
 
 
 def fetch_weights(config: Config, session: Session, storage: Location) -> dict[ModelName, Weights]:
-    """Pretrained weights by backbone; the sample alone goes on where there is no network."""
+    """Weights by backbone; where there is no network random ones, but for a cluster's hours."""
     found: dict[ModelName, Weights] = {}
     if any(config.weights_of(name).pretrained for name in config.models):
         session.stage("weights", "pretrained ones, read or downloaded once and checked")
@@ -150,117 +186,124 @@ def fetch_weights(config: Config, session: Session, storage: Location) -> dict[M
         try:
             weights = fetch(name, settings, storage)
         except UserError:
-            if config.preset != "sample" or settings.source != "imagenet":
+            if config.preset == "cluster" or settings.source != "imagenet":
                 raise
             session.note(
-                f"ImageNet weights for {name} cannot be downloaded here: it starts from random "
-                "weights, and no transfer takes place"
+                f"ImageNet weights for {name} cannot be downloaded here: its head is fitted on the "
+                "features of random weights, which stand for no transfer"
             )
-            continue
+            weights = Weights("", RANDOM, "", settings.scale)
         if weights is not None:
             found[name] = weights
     return found
 
 
-def probe_backbones(
-    plan: Plan, session: Session, storage: Location, workers: Workers
-) -> dict[ModelName, float]:
-    """A head on the frozen features of every pretrained backbone; validation accuracy of each."""
+def transfer(work: Work, dataset: PreparedSet, weights: Mapping[ModelName, Weights]) -> Plan:
+    """A head on the frozen features of every backbone that has weights, the cheapest first.
+
+    The first of them is a model with a report, before anything takes long.
+    """
     from catdog.transfer import probe
 
-    accuracies: dict[ModelName, float] = {}
-    for name in plan.weights:
-        session.stage("probe", f"{name}: a head on frozen features")
-        features = extract_features(plan, name, [POOLED], storage, workers, SPLITS)[POOLED]
-        row = probe.fit(features, plan.run.model(name))["row"]
-        accuracies[name] = row["val_accuracy"]
-        console.say(
-            f"{name} probe  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
-            f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}"
-        )
-        session.events.add("probe", model=name, **row)
-    return accuracies
+    plan = Plan(work.config, work.run, dataset, work.workers.precision, dict(weights))
+    for name in plan.in_order_of_cost():
+        if name in weights:
+            work.session.stage("probe", f"{name}: a head on frozen features")
+            plan.weights[name] = _drawn_if_random(work, plan, name)
+            request = plan.feature_request(name)
+            features = extract(work.pool, dataset, request, [POOLED], work.storage)[POOLED]
+            row = probe.fit(work.pool, features, work.run.model(name))["row"]
+            console.say(
+                f"{name} probe  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
+                f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}"
+            )
+            work.session.events.add("probe", model=name, **row)
+            plan.probed[name] = row["val_accuracy"]
+            if plan.is_head_alone(name) or len(plan.probed) == 1:
+                _finish_probe(work, plan, name)
+    return plan
 
 
-def sweep(
-    plan: Plan,
-    probed: dict[ModelName, float],
-    session: Session,
-    storage: Location,
-    workers: Workers,
-) -> Plan:
+def _drawn_if_random(work: Work, plan: Plan, name: ModelName) -> Weights:
+    weights = plan.weights[name]
+    if not weights.is_random:
+        return weights
+    from catdog.transfer.random_backbone import draw
+
+    seed = work.config.seed
+    return draw(work.pool, plan.dataset, plan.architecture(name), seed, work.storage)
+
+
+def _finish_probe(work: Work, plan: Plan, name: ModelName) -> None:
+    """The probe as a model of the report, unless fine-tuning has come further already."""
+    job = plan.probe_job(name)
+    if plan.is_head_alone(name) or read_done(replace(job, phase="finetune")) is None:
+        _train_one(work, plan, job)
+
+
+def sweep(work: Work, plan: Plan) -> Plan:
     """The plan with the best setting found; the same plan where no sweep is asked for."""
     settings = plan.config.sweep
-    backbones = [name for name in plan.config.models if name != "base_cnn"]
-    if not settings.trials or not backbones:
+    name = settings.model or plan.swept_by_default()
+    if not settings.trials or name is None:
         return plan
-    best_probe = max(probed, key=lambda name: probed[name]) if probed else backbones[0]
     from catdog.tuning import choose
 
-    wait_for(workers, console.say)
-    name = settings.model or best_probe
-    return choose(plan, name, session, storage, workers, Resources.now())
+    return choose(work.pool, plan, name, work.session, Resources.now())
 
 
-def train_models(plan: Plan, session: Session, storage: Location, workers: Workers) -> None:
-    """All models, one after the other in one worker group; ``model.json`` marks each as done."""
-    session.stage("training", str(workers))
-    from catdog.training.trainer import train
-
-    jobs = final_jobs(plan, storage, workers)
-    wait_for(workers, console.say)  # other work may have taken what the last stage gave back
-    facts = train(jobs, workers, plan.run.root / "ray", session.narrator)
-    for job, fact in zip(jobs, facts, strict=True):
-        session.narrator.record_epochs(job.name, job.settings.epochs, fact["history"])
-        write_model_files(plan, job, fact)
+def train_models(work: Work, plan: Plan) -> None:
+    """All models, one after the other; the report is written anew after each."""
+    work.session.stage("training", str(work.workers))
+    for name in plan.in_order_of_cost():
+        if not plan.is_head_alone(name):
+            _train_one(work, plan, final_job(work, plan, name))
 
 
-def final_jobs(plan: Plan, storage: Location, workers: Workers) -> list[TrainingJob]:
-    """The training of every model for the comparison, with kept features where they serve."""
-    jobs = []
-    for name in plan.config.models:
-        features = kept_features(plan, name, [plan.settings(name)], storage, workers)
-        jobs.append(plan.job(name, features))
-    return jobs
-
-
-def repeat_trainings(plan: Plan, session: Session, storage: Location, workers: Workers) -> None:
+def repeat_trainings(work: Work, plan: Plan) -> None:
     """The final trainings and predictions again with other seeds, where ``seeds`` asks for them.
 
-    The photos of each split, the probe's head and the sweep's choice stay as they are.
+    The photos of each split, the probe's head and the sweep's choice stay as they are: heads on
+    frozen features come out the same and are not repeated.
     """
-    jobs = [repeat for job in final_jobs(plan, storage, workers) for repeat in plan.repeats(job)]
-    if not jobs:
+    if work.config.seeds < 2:
         return
-    from catdog.evaluation.predict import predict
-    from catdog.training.trainer import train
-
-    session.stage("seeds", f"{len(jobs)} trainings with other seeds")
-    narrator = RepeatNarrator(session.events, jobs)
-    wait_for(workers, console.say)
-    facts = train(jobs, workers, plan.run.root / "ray" / "seeds", narrator)
-    for job, fact in zip(jobs, facts, strict=True):
-        name = repeat_name(job.name, job.seed)
-        narrator.record_epochs(name, job.settings.epochs, fact["history"])
-        write_model_files(plan, job, fact)
-    names = [f"{job.name}/seeds/{job.seed}" for job in jobs]
-    with console.progress("predictions", 1.0) as advance:
-        predict(plan.dataset, plan.run, names, workers, console.counted(advance))
+    trained = [name for name in plan.in_order_of_cost() if not plan.is_head_alone(name)]
+    jobs = [job for name in trained for job in plan.repeats(final_job(work, plan, name))]
+    work.session.stage("seeds", f"{len(jobs)} trainings with other seeds")
+    for job in jobs:
+        _train_one(work, plan, job)
 
 
-def predict_test(plan: Plan, session: Session, workers: Workers) -> None:
-    """Predictions on validation and test, and thumbnails of the test photos that matter."""
+def final_job(work: Work, plan: Plan, name: ModelName) -> TrainingJob:
+    """The training of ``name`` for the comparison, from kept features where they serve."""
+    return plan.job(name, kept_features(work.pool, plan, name, [plan.settings(name)]))
+
+
+def _train_one(work: Work, plan: Plan, job: TrainingJob) -> None:
+    """Train, predict, and report what there is; what is done already is not done again."""
     from catdog.evaluation.artifacts import keep_test_thumbnails
     from catdog.evaluation.predict import predict
+    from catdog.training.trainer import train_in
 
-    session.stage("evaluation", "predictions on validation and test")
-    names = plan.config.models
-    with console.progress("predictions", 1.0) as advance:
-        speeds = predict(plan.dataset, plan.run, names, workers, console.counted(advance))
-    for name, speed in speeds.items():
-        target = plan.run.model(name) / "model.json"
-        target.write_json(target.read_json() | {"predict_images_per_second": speed})
-    keep_test_thumbnails(plan.dataset, plan.run, names)
+    assert job.training is not None
+    if not work.pool.is_up:
+        wait_for(work.workers, console.say)  # other work may have taken what was given back
+    facts = train_in(work.pool, [job])[0]
+    work.session.narrator.record_epochs(job.title, job.settings.epochs, facts["history"])
+    folder = work.run.training(job.training)
+    predicted = folder / "predicted.json"
+    if predicted.exists() and predicted.read_json() == facts:
+        return
+    write_model_files(plan, job, facts)
+    speed = predict(work.pool, plan.dataset, work.run, job.training)
+    model = folder / "model.json"
+    model.write_json(model.read_json() | {"predict_images_per_second": speed})
+    keep_test_thumbnails(plan.dataset, work.run, plan.config.models)
+    predicted.write_json(facts)
+    if time.monotonic() - work.reported > REPORT_EVERY_S:
+        report(work.run, work.session)
+        work.reported = time.monotonic()
 
 
 def report(run: RunDirectory, session: Session) -> Location:

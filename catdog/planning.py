@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from catdog.config import Config, FineTuneSettings, ModelName, ScratchSettings
 from catdog.data.prepare import PreparedSet
 from catdog.models.registry import Architecture, boundary
 from catdog.models.weights import Weights
-from catdog.runs import RunDirectory
+from catdog.runs import RunDirectory, TrainingId
 from catdog.storage import Location
 from catdog.training.job import TrainingJob
 from catdog.transfer.features import FeatureRequest, FeatureSet
@@ -24,6 +24,10 @@ HEAD_ALONE: dict[str, Any] = {
     "ema_momentum": None,
     "accumulation_steps": 1,
 }
+COST_MS = {"base_cnn": 29.0, "resnet50v2": 85.0, "inception_v3": 62.0}
+
+#: The head alone, as the probe has fitted it.
+NO_FINE_TUNING: dict[str, Any] = {"epochs": 0, "head": "probe", "unfrozen_blocks": 0}
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Plan:
 
     Attributes:
         weights: pretrained weights by backbone; a model without any is trained from scratch.
+        probed: validation accuracy of each probe.
         best: hyperparameters that the sweep chose, for every model trained the same way.
     """
 
@@ -39,9 +44,10 @@ class Plan:
     run: RunDirectory
     dataset: PreparedSet
     precision: str
-    weights: Mapping[ModelName, Weights]
+    weights: dict[ModelName, Weights]
     best: Mapping[str, Any] | None = None
     swept: ModelName | None = None
+    probed: dict[ModelName, float] = field(default_factory=dict)
 
     def architecture(self, name: ModelName, dropout: float | None = None) -> Architecture:
         return Architecture(
@@ -54,6 +60,8 @@ class Plan:
 
     def settings(self, name: ModelName) -> ScratchSettings | FineTuneSettings:
         """How ``name`` is trained in the end, the sweep's choice included."""
+        if self.is_head_alone(name):
+            return self.config.fine_tune.model_copy(update=NO_FINE_TUNING)
         best = self.best if self._takes_choice(name) else None
         if name in self.weights:
             return self.config.fine_tune if best is None else self.tried(name, best)
@@ -61,6 +69,31 @@ class Plan:
         if name != "base_cnn" and scratch.backbone_epochs is not None:
             scratch = scratch.model_copy(update={"epochs": scratch.backbone_epochs})
         return with_point(scratch, best or {})
+
+    def in_order_of_cost(self) -> list[ModelName]:
+        """The models of the run, what takes seconds before what takes minutes."""
+
+        def cost(name: ModelName) -> tuple[bool, float]:
+            area = (self.config.image_size_of(name) / 128) ** 2
+            epochs = max(1, self.settings(name).epochs)
+            return name not in self.weights, epochs * area * COST_MS[name]
+
+        return sorted(self.config.models, key=cost)
+
+    def swept_by_default(self) -> ModelName | None:
+        """The backbone with the best probe of those that are fine-tuned; else one from scratch."""
+        tuned = [name for name in self.probed if not self.is_head_alone(name)]
+        if self.config.sweep.stage == "head":
+            tuned = list(self.probed)
+        scratch = [n for n in self.config.models if n != "base_cnn" and n not in self.weights]
+        ranked = sorted(tuned, key=lambda name: self.probed[name], reverse=True)
+        return next(iter([*ranked, *scratch]), None)
+
+    def is_head_alone(self, name: ModelName) -> bool:
+        """Whether ``name`` ends with its probe: as asked, or as its features are random anyway."""
+        weights = self.weights.get(name)
+        asked = name in self.config.head_only or not self.config.fine_tune.epochs
+        return weights is not None and (weights.is_random or asked)
 
     def tried(
         self, name: ModelName, point: Mapping[str, Any]
@@ -79,6 +112,8 @@ class Plan:
         """A choice for fine-tuning says nothing about training from scratch, and the reverse."""
         if self.best is None or self.swept is None or name == "base_cnn":
             return False
+        if self.is_head_alone(name):
+            return False
         return (name in self.weights) == (self.swept in self.weights)
 
     def feature_request(self, name: ModelName) -> FeatureRequest:
@@ -95,15 +130,24 @@ class Plan:
 
     def job(self, name: ModelName, features: Mapping[str, FeatureSet]) -> TrainingJob:
         """The training of ``name`` for the comparison; ``features`` by boundary, where kept."""
-        return self._job(name, self.settings(name), self.run.model(name), features)
+        job = self._job(name, self.settings(name), self.run.model(name), features)
+        return replace(job, training=TrainingId(name))
+
+    def probe_job(self, name: ModelName) -> TrainingJob:
+        """The model of ``name`` with its probe for a head, nothing trained."""
+        settings = self.config.fine_tune.model_copy(update=NO_FINE_TUNING)
+        job = self._job(name, settings, self.run.model(name), {})
+        return replace(job, training=TrainingId(name))
 
     def repeats(self, job: TrainingJob) -> list[TrainingJob]:
         """The same training with the other seeds that are asked for."""
         first = self.config.seed
-        return [
-            replace(job, seed=seed, output=self.run.repeat(job.name, seed).uri)
-            for seed in range(first + 1, first + self.config.seeds)
-        ]
+        repeats = []
+        for seed in range(first + 1, first + self.config.seeds):
+            training = TrainingId(job.name, seed)
+            output = self.run.training(training).uri
+            repeats.append(replace(job, seed=seed, output=output, training=training))
+        return repeats
 
     def boundary_of(self, name: ModelName, settings: ScratchSettings | FineTuneSettings) -> str:
         if isinstance(settings, ScratchSettings):
@@ -117,7 +161,7 @@ class Plan:
         cuts = {
             self.boundary_of(name, settings)
             for settings in trainings
-            if isinstance(settings, FineTuneSettings) and settings.kept_views
+            if isinstance(settings, FineTuneSettings) and settings.epochs and settings.kept_views
         }
         return cuts - {"pixels"}
 
@@ -135,7 +179,7 @@ class Plan:
         return TrainingJob(
             output=output.uri,
             architecture=self.architecture(name, settings.dropout),
-            phase="finetune" if fine_tuned else "scratch",
+            phase=("finetune" if settings.epochs else "probe") if fine_tuned else "scratch",
             settings=settings,
             batch_size=config.batch_size,
             seed=config.seed,

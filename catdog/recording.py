@@ -11,7 +11,7 @@ from catdog.training.job import TrainingJob
 
 
 def write_model_files(plan: Plan, job: TrainingJob, facts: dict[str, Any]) -> None:
-    """The probe's row and seconds are part of a pretrained model's training."""
+    """The probe's row and seconds, its features' too, are part of a pretrained model's training."""
     folder = Location.of(job.output)
     name: ModelName = job.architecture.name
     weights = plan.weights.get(name)
@@ -19,7 +19,7 @@ def write_model_files(plan: Plan, job: TrainingJob, facts: dict[str, Any]) -> No
     if weights is not None:
         probe = (plan.run.model(name) / "probe.json").read_json()
         history = [probe["row"], *history]
-        probe_seconds = probe["seconds"]
+        probe_seconds = probe["seconds"] + probe["feature_seconds"]
     (folder / "history.json").write_json(history)
     record = {
         "name": name,

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from catdog.config import Config
+from catdog.config import Config, ModelName
 from catdog.errors import RunFailed, UserError
 from catdog.storage import Location
 
@@ -50,6 +50,18 @@ def now() -> str:
 
 
 @dataclass(frozen=True)
+class TrainingId:
+    """A training of a run: a model, and of a repeat the other seed that it has."""
+
+    model: ModelName
+    seed: int | None = None
+
+    def __str__(self) -> str:
+        """``base_cnn``, ``base_cnn seed 1``: in events, lines and the report."""
+        return self.model if self.seed is None else f"{self.model} seed {self.seed}"
+
+
+@dataclass(frozen=True)
 class RunDirectory:
     """Names and small files of one run."""
 
@@ -66,9 +78,10 @@ class RunDirectory:
     def model(self, name: str) -> Location:
         return self.root / "models" / name
 
-    def repeat(self, name: str, seed: int) -> Location:
-        """The same model trained with another seed."""
-        return self.model(name) / "seeds" / str(seed)
+    def training(self, training: TrainingId) -> Location:
+        """The folder of a training; that of a repeat lies below its model's."""
+        folder = self.model(training.model)
+        return folder if training.seed is None else folder / "seeds" / str(training.seed)
 
     def sweep(self, name: str) -> Location:
         return self.root / "sweeps" / name

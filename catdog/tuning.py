@@ -11,23 +11,26 @@ from catdog import console
 from catdog.cluster import Resources
 from catdog.config import Config, FineTuneSettings, ModelName
 from catdog.errors import RunFailed, UserError
-from catdog.extraction import extract_features, kept_features
+from catdog.extraction import kept_features
 from catdog.models.registry import POOLED
 from catdog.planning import Plan
 from catdog.session import Session
 from catdog.storage import Location
+from catdog.training.pool import WorkerPool
 from catdog.training.workers import Workers
-from catdog.transfer.features import LEARNT
+from catdog.transfer.features import LEARNT, extract
 from catdog.transfer.trials import Ledger
 
 
+def concurrent_groups(workers: Workers, resources: Resources) -> int:
+    """How many trials of ``workers`` each run at once."""
+    if workers.use_gpu:
+        return max(1, resources.gpus // workers.count)
+    return max(1, resources.cpus // (workers.count * workers.cpus))
+
+
 def choose(
-    plan: Plan,
-    name: ModelName,
-    session: Session,
-    storage: Location,
-    workers: Workers,
-    resources: Resources,
+    pool: WorkerPool, plan: Plan, name: ModelName, session: Session, resources: Resources
 ) -> Plan:
     """Run what is missing of the sweep of ``name``; returns the plan with the best setting.
 
@@ -46,9 +49,9 @@ def choose(
     started = time.monotonic()
     try:
         if plan.config.sweep.stage == "head":
-            _sweep_head(plan, name, ledger, session, storage, workers, resources)
+            _sweep_head(pool, plan, name, ledger, session, resources)
         else:
-            _sweep_fine_tuning(plan, name, ledger, session, storage, workers, resources)
+            _sweep_fine_tuning(pool, plan, name, ledger, session)
     except BaseException:
         # Ctrl-C ends the sweep with what there is.
         with suppress(RunFailed):
@@ -68,19 +71,19 @@ def _ledger(plan: Plan, name: ModelName) -> Ledger:
 
 
 def _sweep_head(
+    pool: WorkerPool,
     plan: Plan,
     name: ModelName,
     ledger: Ledger,
     session: Session,
-    storage: Location,
-    workers: Workers,
     resources: Resources,
 ) -> None:
     from catdog.transfer.head_sweep import HeadTask, sweep_heads
 
     if not ledger.missing():
         return
-    features = extract_features(plan, name, [POOLED], storage, workers, LEARNT)[POOLED]
+    storage, request = Location.of(plan.config.storage), plan.feature_request(name)
+    features = extract(pool, plan.dataset, request, [POOLED], storage, LEARNT)[POOLED]
 
     def settings_of(point: dict[str, Any]) -> FineTuneSettings:
         tried = plan.tried(name, point)
@@ -88,33 +91,25 @@ def _sweep_head(
         return tried
 
     task = HeadTask(features, settings_of, plan.config.batch_size, plan.config.seed)
+    pool.rest()  # the trials are actors with a core each
     sweep_heads(task, ledger, resources.cpus, session.narrator.trial_ended)
 
 
 def _sweep_fine_tuning(
-    plan: Plan,
-    name: ModelName,
-    ledger: Ledger,
-    session: Session,
-    storage: Location,
-    workers: Workers,
-    resources: Resources,
+    pool: WorkerPool, plan: Plan, name: ModelName, ledger: Ledger, session: Session
 ) -> None:
-    from catdog.transfer.sweep import Cluster, sweep_fine_tuning
+    from catdog.transfer.sweep import sweep_fine_tuning
 
     if not ledger.missing():
         return
     points = ledger.search.choices(("unfrozen_blocks", "augmentation_strength"), ledger.trials)
     tried = [plan.tried(name, point) for point in points]
-    features = kept_features(plan, name, tried, storage, workers)
-    concurrent = max(1, resources.cpus // (workers.count * workers.cpus))
-    if workers.use_gpu:
-        concurrent = max(1, min(concurrent, resources.gpus // workers.count))
+    features = kept_features(pool, plan, name, tried)
     sweep_fine_tuning(
         lambda point, output: plan.trial(name, features, point, output),
         ledger,
         plan.config.sweep,
-        Cluster(workers, concurrent),
+        pool,
         session.narrator.trial,
     )
 

@@ -161,9 +161,9 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Fin
     from catdog.models.export import save_keras
     from catdog.presets import PRESETS
     from catdog.report import build
-    from catdog.runs import RunDirectory
+    from catdog.runs import RunDirectory, TrainingId
     from catdog.storage import Location
-    from catdog.training.workers import Workers
+    from tests.here import Here
 
     storage = Location.of(tmp_path_factory.mktemp("finished"))
     settings = DataSettings(image_size=112, drawings=160)
@@ -194,7 +194,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Fin
     for name in ("manifest.json", "rejected.parquet", "photos.parquet"):
         (run.data / name).write_bytes((dataset.root / name).read_bytes())
     (run.root / "artifacts").mkdir()
-    predict(dataset, run, ["base_cnn"], Workers(1, 1, False, "float32"))
+    predict(Here(), dataset, run, TrainingId("base_cnn"))
     build([run.root])
     drawings = sample.drawn(storage, settings.drawings, 0, settings.image_size)
     return FinishedRun(run.root.local_path, drawings.local_path, dataset, model)

@@ -11,11 +11,10 @@ import pytest
 from catdog.config import Config, FineTuneSettings
 from catdog.data.prepare import PreparedSet
 from catdog.models.registry import POOLED
-from catdog.models.weights import Weights
-from catdog.narration import RepeatNarrator
+from catdog.models.weights import RANDOM, Weights
 from catdog.planning import Plan
 from catdog.presets import laptop
-from catdog.runs import Events, RunDirectory
+from catdog.runs import RunDirectory
 from catdog.storage import Location
 from catdog.transfer.features import FeatureSet
 
@@ -158,7 +157,7 @@ def test_repeats_differ_in_seed_and_place_alone(tmp_path: Path) -> None:
     repeats = made.repeats(job)
     assert [repeat.seed for repeat in repeats] == [6, 7]
     assert repeats[0].output == (tmp_path / "run/models/base_cnn/seeds/6").as_posix()
-    assert replace(repeats[0], seed=5, output=job.output) == job
+    assert replace(repeats[0], seed=5, output=job.output, training=job.training) == job
     assert plan(tmp_path).repeats(job) == []
 
 
@@ -169,11 +168,24 @@ def test_more_seeds_go_on_with_the_same_run() -> None:
 
 def test_repeats_are_told_under_names_of_their_own(tmp_path: Path) -> None:
     made = plan(tmp_path, seeds=3)
-    jobs = made.repeats(made.job("base_cnn", {}))
-    events = Events(Location.of(tmp_path / "events.jsonl"))
-    narrator = RepeatNarrator(events, jobs)
-    narrator({"kind": "start", "model": "base_cnn", "phase": "scratch"})
-    row = {"epoch": 1, "epochs": 2, "loss": 0.5, "accuracy": 0.7, "val_loss": 0.5}
-    row |= {"val_accuracy": 0.7, "images_per_second": 9.0, "seconds": 1.0}
-    narrator({"kind": "epoch", "model": "base_cnn", **row})
-    assert '"model": "base_cnn seed 1"' in events.lines[-1]
+    repeats = made.repeats(made.job("base_cnn", {}))
+    assert [job.title for job in repeats] == ["base_cnn seed 1", "base_cnn seed 2"]
+    assert made.job("base_cnn", {}).title == "base_cnn"
+
+
+def test_a_head_alone_is_the_probe(tmp_path: Path) -> None:
+    made = plan(tmp_path, head_only=("inception_v3",))
+    job = made.job("inception_v3", {})
+    assert (job.phase, job.settings.epochs, job.freeze_below) == ("probe", 0, POOLED)
+    assert job == made.probe_job("inception_v3")
+    assert job.done != plan(tmp_path).job("inception_v3", {}).done
+    assert made.in_order_of_cost()[0] == "inception_v3", "it takes seconds"
+
+
+def test_random_weights_are_not_fine_tuned(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    drawn = replace(made.weights["inception_v3"], origin=RANDOM)
+    random = replace(made, weights={"inception_v3": drawn}, probed={"inception_v3": 0.9})
+    assert random.job("inception_v3", {}).phase == "probe"
+    assert random.swept_by_default() == "resnet50v2"
+    assert replace(made, probed={"inception_v3": 0.6}).swept_by_default() == "inception_v3"

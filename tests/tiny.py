@@ -85,10 +85,11 @@ def train_here(
 
     rows: list[dict[str, Any]] = []
 
-    def report(row: dict[str, Any]) -> None:
+    def report(row: dict[str, Any]) -> bool:
         rows.append(row)
         if len(rows) == epochs:
             raise Stopped
+        return True
 
     keras.backend.clear_session()
     keras.config.set_dtype_policy("float32")

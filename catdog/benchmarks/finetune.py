@@ -17,6 +17,7 @@ from catdog.benchmarks._transfer import Bench, bench
 from catdog.config import MODEL_NAMES, FineTuneSettings, ModelName
 from catdog.models.registry import boundary
 from catdog.training.job import TrainingJob
+from catdog.training.pool import WorkerPool
 from catdog.training.trainer import train
 from catdog.transfer.features import extract
 
@@ -38,7 +39,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def _backbone(made: Bench, name: ModelName) -> dict[str, Any]:
     request, cut = made.request(name), boundary(name, 1)
     start = time.perf_counter()
-    features = extract(made.dataset, request, [cut], made.storage, made.workers)[cut]
+    with WorkerPool(made.workers, made.storage / "ray", lambda message: None) as pool:
+        features = extract(pool, made.dataset, request, [cut], made.storage)[cut]
     extraction = time.perf_counter() - start
     kept = TrainingJob(
         output="",

@@ -20,6 +20,7 @@ from catdog.models.registry import POOLED
 from catdog.storage import Location
 from catdog.sweep_settings import SweepSettings
 from catdog.training.inputs import Split, open_dataset
+from catdog.training.pool import WorkerPool
 from catdog.transfer.features import LEARNT, FeatureRequest, FeatureSet, extract
 from catdog.transfer.head import HeadData, train_head
 from catdog.transfer.head_sweep import HeadTask, sweep_heads
@@ -85,8 +86,9 @@ def _settings(point: Point) -> FineTuneSettings:
 
 def _extraction(made: Bench, request: FeatureRequest, place: Location) -> tuple[float, FeatureSet]:
     start = time.perf_counter()
-    # As jobs/tune.py does: of the photos that a plain trial computes too.
-    kept = extract(made.dataset, request, [POOLED], place, made.workers, splits=LEARNT)
+    with WorkerPool(made.workers, place / "ray", lambda message: None) as pool:
+        # As jobs/tune.py does: of the photos that a plain trial computes too.
+        kept = extract(pool, made.dataset, request, [POOLED], place, splits=LEARNT)
     return time.perf_counter() - start, kept[POOLED]
 
 

@@ -57,7 +57,7 @@ def full_disk_told(storage: Location) -> Iterator[None]:
 
     try:
         yield
-    except RayTaskError as error:
+    except (RayTaskError, OSError) as error:
         if os.strerror(errno.ENOSPC) in str(error):  # the cause itself does not travel
             raise UserError(f"the disk of {storage} is full; free some space") from error
         raise

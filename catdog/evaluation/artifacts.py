@@ -19,9 +19,13 @@ SIDE = 128
 
 
 def keep_test_thumbnails(dataset: PreparedSet, run: RunDirectory, models: Sequence[str]) -> None:
-    """Write ``artifacts/thumbnails.parquet`` (uri, thumbnail: JPEG bytes) from prepared pixels."""
+    """Write ``artifacts/thumbnails.parquet`` (uri, thumbnail: JPEG bytes) from prepared pixels.
+
+    Of those of ``models`` that have predictions.
+    """
     rows = dataset.rows("test")
-    logits = np.stack([_test_logits(run, name) for name in models])
+    predicted = [name for name in models if (run.model(name) / "predictions.parquet").exists()]
+    logits = np.stack([_test_logits(run, name) for name in predicted])
     labels = rows.labels > 0
     wanted: set[int] = set()
     for logit in logits:

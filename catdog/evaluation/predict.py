@@ -1,15 +1,14 @@
 """Predictions of finished models on validation and test, every row exactly once.
 
-Ray Data drives a pool of actors that hold all models; the pictures are read by row from the
-prepared set. ``predictions.parquet`` is the only input of every metric and picture.
+The workers that trained a model predict with it, each its share of the photos, which are read by
+row from the prepared set. ``predictions.parquet`` is the only input of every metric and picture.
 """
 
 from __future__ import annotations
 
-import io
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,119 +18,114 @@ from catdog.data.prepare import PreparedSet
 from catdog.evaluation.finished import logits_of
 from catdog.evaluation.gradcam import explained_mistakes, most_confident
 from catdog.models.export import load_keras
-from catdog.runs import RunDirectory
+from catdog.runs import RunDirectory, TrainingId
 from catdog.storage import Location
-from catdog.training.inputs import Chunk, chunks_of, open_dataset, photos_in
-from catdog.training.workers import Workers
+from catdog.training.inputs import Chunk, Split, chunks_of, open_dataset
+from catdog.training.pool import Runner
+from catdog.training.progress import Rank
 
-CHUNK = 256
-#: Photos, times models, that an actor of its own is worth: TensorFlow takes some 5 to 10 s in it.
-WORTH_AN_ACTOR = 256
+EVALUATED: tuple[Split, ...] = ("val", "test")
 BATCH = 64
 
 
-def predict(
-    dataset: PreparedSet,
-    run: RunDirectory,
-    models: Sequence[str],
-    workers: Workers,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, float]:
-    """Write ``predictions.parquet`` of ``models``: uri, split, label, logit, logit_tta.
+def predict(pool: Runner, dataset: PreparedSet, run: RunDirectory, training: TrainingId) -> float:
+    """Write ``predictions.parquet`` of a trained model: uri, split, label, logit, logit_tta.
 
     ``logit_tta`` is the mean of the logits of a photo and its mirror image. Beside it
     ``artifacts/gradcam.parquet``: what the most confident mistakes on test rest on.
 
     Returns:
-        Photos per second of one forward pass, by model.
+        Photos per second of one forward pass, over all workers.
     """
-    import ray.data
+    folder = run.training(training)
+    chunks = tuple(chunks_of(dataset, EVALUATED))
+    task = PredictTask(dataset.root.uri, (folder / "model.keras").uri, training, chunks)
+    parts = [part for rank in pool.run([task])[0] for part in rank]
+    table = pd.concat([part.table for part in parts], ignore_index=True)
+    table = table.sort_values(["split", "row"])
+    kept = most_confident([part.mistakes for part in parts]).drop(columns="certainty")
+    (folder / "artifacts" / "gradcam.parquet").write_bytes(kept.to_parquet(index=False))
+    columns = ["uri", "split", "label", "logit", "logit_tta"]
+    content = table[columns].reset_index(drop=True).to_parquet(index=False)
+    (folder / "predictions.parquet").write_bytes(content)
+    # All workers compute at once; their rate is the sum.
+    speeds = [part.images_per_second for part in parts]
+    return float(np.median(speeds)) * min(pool.workers.count, len(chunks))
 
-    chunks = chunks_of(dataset, ("val", "test"), CHUNK)
-    total = photos_in(chunks) * len(models)
-    actors = min(workers.count, len(chunks), -(-total // WORTH_AN_ACTOR))
-    uris = {name: (run.model(name) / "model.keras").uri for name in models}
-    predicted = ray.data.from_items(chunks, override_num_blocks=len(chunks)).flat_map(
-        Predictor,
-        fn_constructor_args=(dataset.root.uri, uris, workers.precision, workers.cpus),
-        compute=ray.data.ActorPoolStrategy(size=actors),
-        num_cpus=workers.cpus,
-        num_gpus=1 if workers.use_gpu else 0,
-    )
-    done, frames = 0, []
-    mistakes: dict[str, list[pd.DataFrame]] = {name: [] for name in models}
-    for row in predicted.iter_rows():
-        frames.append(pd.read_parquet(io.BytesIO(row["table"])))
-        mistakes[row["model"]].append(pd.read_parquet(io.BytesIO(row["mistakes"])))
-        done += len(frames[-1])
-        on_progress(done, total)
-    table = pd.concat(frames, ignore_index=True).sort_values(["model", "split", "row"])
-    for model, parts in mistakes.items():
-        kept = most_confident(parts).drop(columns="certainty").to_parquet(index=False)
-        (run.model(model) / "artifacts" / "gradcam.parquet").write_bytes(kept)
-    speeds = {}
-    for name, rows in table.groupby("model"):
-        columns = ["uri", "split", "label", "logit", "logit_tta"]
-        content = rows[columns].reset_index(drop=True).to_parquet(index=False)
-        (run.model(str(name)) / "predictions.parquet").write_bytes(content)
-        # Several actors work at once; the pool's rate is the sum of theirs.
-        speeds[str(name)] = float(rows["images_per_second"].median()) * actors
-    return speeds
+
+class Part(NamedTuple):
+    """What a chunk of photos came to: predictions, and mistakes with their pictures."""
+
+    table: pd.DataFrame
+    mistakes: pd.DataFrame
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class PredictTask:
+    """Each rank predicts its share of ``chunks`` with the model in ``file``."""
+
+    dataset: str
+    file: str
+    training: TrainingId
+    chunks: tuple[Chunk, ...]
+
+    def run(self, rank: Rank) -> list[Part]:
+        import keras
+
+        keras.backend.clear_session()
+        mine = self.chunks[rank.rank :: rank.world_size]
+        if not mine:
+            return []
+        predictor = Predictor(self.dataset, self.file, self.training.model)
+        parts = []
+        for count, chunk in enumerate(mine, start=1):
+            parts.append(predictor(chunk))
+            if rank.is_chief:
+                what = f"predictions of {self.training}"
+                done = {"done": count, "total": len(mine)}
+                rank.tell({"kind": "progress", "what": what, **done})
+        return parts
 
 
 class Predictor:
-    """Holds the models in a Ray Data actor."""
+    """Holds a model."""
 
-    def __init__(self, dataset: str, models: dict[str, str], precision: str, threads: int) -> None:
-        import tensorflow as tf
+    def __init__(self, dataset: str, file: str, name: ModelName) -> None:
+        self.dataset, self.name = open_dataset(dataset), name
+        self.model = load_keras(Location.of(file))
+        self.forward = logits_of(self.model)
 
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        self.dataset = open_dataset(dataset)
-        self.models = {name: load_keras(Location.of(uri)) for name, uri in models.items()}
-        self.forward = {name: logits_of(model) for name, model in self.models.items()}
-
-    def __call__(self, chunk: Chunk) -> list[dict[str, Any]]:
+    def __call__(self, chunk: Chunk) -> Part:
         split = chunk["split"]
         rows = self.dataset.rows(split)
         indices = np.arange(chunk["start"], chunk["stop"])
         batches = [rows.gather(indices[at : at + BATCH]) for at in range(0, len(indices), BATCH)]
-        tables = []
-        for name, forward in self.forward.items():
-            forward(batches[0][:1])  # traced before it is timed
-            started = time.monotonic()
-            logits = np.concatenate([forward(pixels).numpy() for pixels in batches])
-            seconds = time.monotonic() - started
-            mirrored = np.concatenate([forward(pixels[:, :, ::-1]).numpy() for pixels in batches])
-            frame = pd.DataFrame(
-                {
-                    "model": name,
-                    "row": indices,
-                    "uri": [rows.uris[index] for index in indices],
-                    "split": split,
-                    "label": rows.labels[indices],
-                    "logit": logits.astype(np.float32),
-                    "logit_tta": ((logits + mirrored) / 2).astype(np.float32),
-                    "images_per_second": len(indices) / seconds,
-                }
-            )
-            mistakes = self._mistakes(name, frame, batches)
-            tables.append(
-                {
-                    "model": name,
-                    "table": frame.to_parquet(index=False),
-                    "mistakes": mistakes.to_parquet(index=False),
-                }
-            )
-        return tables
-
-    def _mistakes(self, name: str, frame: pd.DataFrame, batches: list[Any]) -> pd.DataFrame:
-        """Explained here, where model and pixels are at hand; of validation photos none."""
-        rows = frame if frame["split"].iloc[0] == "test" else frame.head(0)
-        return explained_mistakes(
-            self.models[name],
-            cast(ModelName, name),
-            rows["uri"].tolist(),
-            rows["label"].to_numpy(),
-            np.concatenate(batches),
-            rows["logit"].to_numpy(),
+        self.forward(batches[0][:2])  # traced before it is timed
+        started = time.monotonic()
+        logits = np.concatenate([self.forward(pixels).numpy() for pixels in batches])
+        seconds = time.monotonic() - started
+        mirrored = np.concatenate([self.forward(pixels[:, :, ::-1]).numpy() for pixels in batches])
+        uris = [rows.uris[index] for index in indices]
+        labels = rows.labels[indices]
+        frame = pd.DataFrame(
+            {
+                "row": indices,
+                "uri": uris,
+                "split": split,
+                "label": labels,
+                "logit": logits.astype(np.float32),
+                "logit_tta": ((logits + mirrored) / 2).astype(np.float32),
+            }
         )
+        # Explained here, where model and pixels are at hand; of validation photos none.
+        shown = len(indices) if split == "test" else 0
+        mistakes = explained_mistakes(
+            self.model,
+            self.name,
+            uris[:shown],
+            labels[:shown],
+            np.concatenate(batches),
+            frame["logit"].to_numpy()[:shown],
+        )
+        return Part(frame, mistakes, len(indices) / seconds)

@@ -20,6 +20,9 @@ from catdog.config import InputScale, ModelName, WeightsSettings, digest
 from catdog.errors import UserError
 from catdog.storage import Location
 
+#: The origin of weights that were drawn, for want of trained ones.
+RANDOM = "random"
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -27,7 +30,7 @@ class Weights:
 
     Attributes:
         uri: the ``.npz`` in storage.
-        origin: ``imagenet`` or the URI that was given, for people.
+        origin: ``imagenet`` or the URI that was given, for people; :data:`RANDOM`.
         hash: SHA-256 of the arrays' bytes, 12 hex digits.
     """
 
@@ -35,6 +38,10 @@ class Weights:
     origin: str
     hash: str
     scale: InputScale
+
+    @property
+    def is_random(self) -> bool:
+        return self.origin == RANDOM
 
 
 def fetch(name: ModelName, settings: WeightsSettings, storage: Location) -> Weights | None:

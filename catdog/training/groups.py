@@ -7,15 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ray._raylet import PlacementGroupID
 from ray.exceptions import RayActorError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
-from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.controller.controller import TrainController
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
-from ray.util.placement_group import PlacementGroup, remove_placement_group
-
-from catdog.storage import Location
 
 
 class CleanStart(ControllerCallback):
@@ -41,24 +37,3 @@ class _CleanlyStartedGroup(WorkerGroup):
                 told = f"a worker was lost while its group started: {error}"
                 raise WorkerGroupStartupFailedError(told) from error
             raise
-
-
-class GroupNote(WorkerGroupCallback):
-    """Notes which placement group a training holds, for :func:`release` when it was stopped.
-
-    Ray's own cleaner asks the dashboard, which is not there on a local cluster.
-    """
-
-    def __init__(self, target: Location) -> None:
-        self.target = target
-
-    def after_worker_group_start(self, worker_group: Any) -> None:
-        handle = worker_group.get_worker_group_state().placement_group_handle
-        self.target.write_text(handle.placement_group.id.hex())
-
-
-def release(note: Location) -> None:
-    """Remove the placement group that :class:`GroupNote` noted; nothing where it noted none."""
-    if note.exists():
-        group = PlacementGroupID(bytes.fromhex(note.read_text()))
-        remove_placement_group(PlacementGroup(group))

@@ -16,15 +16,26 @@ Split = Literal["train", "val", "test"]
 
 
 class Chunk(TypedDict):
-    """Rows ``start`` to ``stop`` of a split: what a Ray Data task is given."""
+    """Rows ``start`` to ``stop`` of a split: what a worker is given at a time."""
 
     split: Split
     start: int
     stop: int
 
 
-def chunks_of(dataset: PreparedSet, splits: Sequence[Split], size: int) -> list[Chunk]:
-    """The rows of ``splits`` in pieces of ``size``, every row exactly once."""
+#: Photos of a chunk: large enough that files are few, small enough that little is lost.
+CHUNK = 256
+#: Of a set below this, so that every worker has a share.
+SMALL_SET, SMALL_CHUNK = 2048, 64
+
+
+def chunks_of(dataset: PreparedSet, splits: Sequence[Split]) -> list[Chunk]:
+    """The rows of ``splits`` in pieces, every row exactly once.
+
+    Their size depends on the set alone: files are named by where a chunk starts, and a session with
+    more workers takes up what one with fewer has left.
+    """
+    size = SMALL_CHUNK if dataset.manifest.get("kept", 0) < SMALL_SET else CHUNK
     return [
         Chunk(split=split, start=start, stop=min(start + size, count))
         for split in splits

@@ -5,15 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from catdog.config import AugmentationSettings, FineTuneSettings, Precision, ScratchSettings, digest
+from catdog.config import (
+    AugmentationSettings,
+    FineTuneSettings,
+    ModelName,
+    Precision,
+    ScratchSettings,
+    digest,
+)
 from catdog.errors import UserError
 from catdog.models.registry import Architecture
+from catdog.runs import TrainingId
 from catdog.storage import Location
 
-Phase = Literal["scratch", "finetune"]
+Phase = Literal["scratch", "probe", "finetune"]
 
-#: In a job's folder, once it is trained.
-DONE = "trained.json"
+#: In a job's folder, once it is trained; and once its model has the head of the probe.
+DONE, PROBED = "trained.json", "probed.json"
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,7 @@ class TrainingJob:
         head: URI of the probe's head, which fine-tuning starts from.
         reproducible: the same bits on any number of workers; none: where it is cheap.
         augmentation: applied to pixel rows; ``None`` for none.
+        training: which one of its run it is; none for a trial of a sweep.
     """
 
     output: str
@@ -52,10 +61,21 @@ class TrainingJob:
     precision: Precision = "auto"
     reproducible: bool | None = None
     xla: bool = False
+    training: TrainingId | None = None
 
     @property
-    def name(self) -> str:
+    def name(self) -> ModelName:
         return self.architecture.name
+
+    @property
+    def done(self) -> Location:
+        """The file that says that it is done: fine-tuning follows the probe in the same folder."""
+        return Location.of(self.output) / (PROBED if self.phase == "probe" else DONE)
+
+    @property
+    def title(self) -> str:
+        """For people and events: the model, and the seed of a repeat."""
+        return str(self.training or self.name)
 
     @property
     def applied_augmentation(self) -> AugmentationSettings | None:
@@ -100,7 +120,7 @@ def is_done(job: TrainingJob) -> bool:
 
 def read_done(job: TrainingJob) -> dict[str, Any] | None:
     try:
-        facts: dict[str, Any] = (Location.of(job.output) / DONE).read_json()
+        facts: dict[str, Any] = job.done.read_json()
     except FileNotFoundError:
         return None
     return facts

@@ -6,6 +6,11 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import keras
+
+from catdog.models import registry
+from catdog.models.export import save_keras
+from catdog.retrying import retried
 from catdog.storage import Location
 from catdog.training.checkpoints import CheckpointFolder, Position
 from catdog.training.inputs import open_inputs
@@ -13,14 +18,14 @@ from catdog.training.job import TrainingJob
 from catdog.training.progress import Part, Rank
 from catdog.training.step import Sums, averaged_weights
 from catdog.training.tensorboard import write_events
-from catdog.training.trainee import Trainee
+from catdog.training.trainee import Trainee, load_start
 
 
-def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any]:
+def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any] | None:
     """Train ``job`` to its end, from its last checkpoint where there is one.
 
     Returns:
-        The facts that ``model.json`` is made from.
+        The facts that ``model.json`` is made from; ``None`` where the trial was stopped.
 
     Raises:
         TrainingDiverged: the loss is NaN or infinite.
@@ -65,13 +70,37 @@ def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any]:
             folder.save(Position(epoch), trainee.checkpoint(progress, job.identity))
             # Of this checkpoint and of the one before, should this turn out to be damaged.
             folder.keep_best(bests)
-            rank.tell({"kind": "epoch", "model": job.name, "epochs": job.settings.epochs, **row})
-        rank.report(row | {"model": job.name})
+            rank.tell({"kind": "epoch", "model": job.title, "epochs": job.settings.epochs, **row})
+        if not rank.report(row | {"model": job.title}):
+            return None
 
     facts = trainee.facts(progress)
     if rank.is_chief:
         facts["file_bytes"] = trainee.write_result(folder, progress.best_epoch)
     return facts
+
+
+def save_probe(job: TrainingJob, rank: Rank) -> dict[str, Any]:
+    """Write the model of a frozen backbone with the probe's head; facts as of a training."""
+    model = registry.build(job.architecture)
+    load_start(model, job)
+    target = Location.of(job.output) / "model.keras"
+    saved = retried(lambda: save_keras(model, target), target, "writing the model", rank.say)
+    return {
+        "name": job.name,
+        "parameters": int(model.count_params()),
+        "precision": keras.config.dtype_policy().compute_dtype,
+        "best": {"epoch": 1},
+        "history": [],
+        "train": {
+            "epochs": 0,
+            "seconds": 0.0,
+            "images_per_second": None,
+            "workers": rank.world_size,
+            "restarts": 0,
+        },
+        "file_bytes": saved,
+    }
 
 
 def _row(

@@ -1,4 +1,4 @@
-"""What every worker does: all models of a run one after the other, in one process.
+"""What every worker does: it takes tasks from the board until there are no more, in one process.
 
 TensorFlow is imported late: its threads and XLA are set before.
 """
@@ -6,14 +6,14 @@ TensorFlow is imported late: its threads and XLA are set before.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from catdog.errors import UserError
 from catdog.retrying import retried
-from catdog.storage import Location
 from catdog.training.inputs import open_inputs
-from catdog.training.job import DONE, TrainingJob, is_done
+from catdog.training.job import TrainingJob, is_done
 from catdog.training.workers import Workers, strategy
 
 if TYPE_CHECKING:
@@ -26,66 +26,116 @@ XLA_FLAGS = "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit"
 SHORT_STEPS = 100
 
 
-def train_on_worker(config: dict[str, Any]) -> dict[str, Any]:
-    """Runs on every worker: all jobs in order. Returns what a retry could not mend, if anything."""
+def work(config: dict[str, Any]) -> None:
+    """Runs on every worker of a group, in step with the others."""
+    import ray
     import ray.train
 
     workers: Workers = config["workers"]
-    _prepare_process(workers, xla=any(job.xla for job in config["jobs"]))
+    board, group = config["board"], config["group"]
+    _prepare_process(workers, xla=config["xla"])
     from catdog.training.preemption import Notices
     from catdog.training.progress import Rank, TrainingDiverged
     from catdog.training.watchdog import Watchdog
 
     context = ray.train.get_context()
-    messages = config["messages"]
-    # Shards of a bucket are fetched here, which may take longer than a worker may hang.
-    for job in config["jobs"]:
-        if not is_done(job):
-            open_inputs(job)
-    with Watchdog(workers.stall_limit_s) as watchdog:
+    world_size, number = context.get_world_size(), context.get_world_rank()
+    distribution = strategy(workers, world_size)
+    warned = Notices.of_ray_train()
+
+    def tell(message: dict[str, Any]) -> None:
+        ray.get(board.tell.remote(message))  # waited for, so that they stay in order
+
+    last = None
+    while (taken := ray.get(board.take.remote(group, last))) is not None:
+        last = taken.ticket
         rank = Rank(
-            rank=context.get_world_rank(),
-            world_size=context.get_world_size(),
-            strategy=strategy(workers, context.get_world_size()),
-            tell=messages.put_nowait if messages is not None else lambda message: None,
-            report=ray.train.report,
-            watchdog=watchdog,
-            warned=Notices.of_ray_train(),
+            rank=number,
+            world_size=world_size,
+            strategy=distribution,
+            tell=_unheard if taken.followed else tell,
+            report=partial(_report, board, taken.ticket, number) if taken.followed else _goes_on,
+            watchdog=Watchdog(workers.stall_limit_s),
+            warned=warned,
         )
-        for job in config["jobs"]:
-            if is_done(job):
-                continue
-            try:
-                _train_one(job, rank, workers.precision)
-            except (TrainingDiverged, UserError) as error:
-                return {"failure": str(error)}
-            if len(config["jobs"]) > 1:
-                # A barrier: nobody looks for the next job's files before rank 0 has written these.
-                ray.train.report({"trained": job.name})
-    return {}
+        try:
+            result = taken.task.run(rank)
+        except (TrainingDiverged, UserError) as error:
+            # All ranks raise it alike, and would again.
+            ray.get(board.failed.remote(taken.ticket, str(error)))
+        else:
+            ray.get(board.finished.remote(taken.ticket, number, world_size, result))
 
 
-def _train_one(job: TrainingJob, rank: Rank, precision: str) -> None:
-    """Train ``job``; the first rank tells of it and writes down that it is done."""
-    import keras
+def _unheard(message: dict[str, Any]) -> None:
+    """Epochs of a trial are told by the sweep."""
 
-    from catdog.training.backend import hosts
-    from catdog.training.loop import train_model
 
-    about = {"model": job.name, "phase": job.phase}
-    if rank.is_chief:
-        start = {**about, "workers": rank.world_size, "nodes": hosts()}
-        rank.tell({"kind": "start", **start})
-    # It forgets the policy too.
-    keras.backend.clear_session()
-    keras.config.set_dtype_policy(precision)
-    _set_graph_optimisation(job)
-    facts = train_model(job, rank)
-    if rank.is_chief:
-        facts |= {"identity": job.identity, "epochs_asked": job.settings.epochs}
-        done = Location.of(job.output) / DONE
-        retried(partial(done.write_json, facts), done, f"writing {DONE}", rank.say)
-        rank.tell({"kind": "trained", **about, "facts": facts})
+def _goes_on(row: dict[str, Any]) -> bool:
+    return True
+
+
+def _report(board: Any, ticket: int, number: int, row: dict[str, Any]) -> bool:
+    """An epoch of a trial; whether it goes on, the same on all ranks."""
+    import ray
+
+    told = row if number == 0 else None
+    return bool(ray.get(board.decision.remote(ticket, row["epoch"], told)))
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """Train ``job`` with the dtype policy ``precision``, unless that is done."""
+
+    job: TrainingJob
+    precision: str
+
+    def run(self, rank: Rank) -> None:
+        """Rank 0 tells of it and writes down that it is done."""
+        if is_done(self.job):
+            return
+        if self.job.phase == "probe":
+            self._save_probe(rank)
+            return
+        # Shards of a bucket are fetched here, which may take longer than a worker may hang.
+        open_inputs(self.job)
+        with rank.watchdog:
+            self._train(rank)
+
+    def _save_probe(self, rank: Rank) -> None:
+        """The frozen backbone with the head of the probe, which took no step."""
+        import keras
+
+        from catdog.training.loop import save_probe
+
+        if rank.is_chief:
+            keras.backend.clear_session()
+            keras.config.set_dtype_policy(self.precision)
+            facts = save_probe(self.job, rank)
+            facts |= {"identity": self.job.identity, "epochs_asked": 0}
+            self.job.done.write_json(facts)
+
+    def _train(self, rank: Rank) -> None:
+        import keras
+
+        from catdog.training.backend import hosts
+        from catdog.training.loop import train_model
+
+        job = self.job
+        about = {"model": job.title, "phase": job.phase}
+        if rank.is_chief:
+            start = {**about, "workers": rank.world_size, "nodes": hosts()}
+            rank.tell({"kind": "start", **start})
+        # It forgets the policy too.
+        keras.backend.clear_session()
+        keras.config.set_dtype_policy(self.precision)
+        _set_graph_optimisation(job)
+        facts = train_model(job, rank)
+        if rank.is_chief and facts is not None:
+            facts |= {"identity": job.identity, "epochs_asked": job.settings.epochs}
+            done = job.done
+            retried(partial(done.write_json, facts), done, f"writing {done.name}", rank.say)
+            rank.tell({"kind": "trained", **about, "facts": facts})
 
 
 def _prepare_process(workers: Workers, *, xla: bool) -> None:

@@ -31,13 +31,16 @@ class TrainingDiverged(Exception):
 
 @dataclass(frozen=True)
 class Rank:
-    """Where this process stands among the workers, and whom it tells (rank 0 only)."""
+    """Where this process stands among the workers, and whom it tells (rank 0 only).
+
+    ``report`` is called on all ranks after each epoch and says whether to go on.
+    """
 
     rank: int
     world_size: int
     strategy: tf.distribute.Strategy
     tell: Tell
-    report: Callable[[dict[str, Any]], None]
+    report: Callable[[dict[str, Any]], bool]
     watchdog: Watchdog
     warned: Warned = lambda: None
 

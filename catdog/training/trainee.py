@@ -68,7 +68,7 @@ class Trainee:
         """Create all variables, equal on all ranks but for random states; collective."""
         keras.utils.set_random_seed(job.seed)
         model = registry.build(job.architecture)
-        _load_start(model, job)
+        load_start(model, job)
         if job.phase == "finetune":
             registry.freeze_below(model, job.freeze_below)
         _, network = registry.split_at(model, job.boundary)
@@ -153,7 +153,7 @@ class Trainee:
         total.numpy()  # an accelerator is behind; waited for once
         self.has_stepped = True
         if self.rank.is_chief:
-            self.rank.tell({"kind": "stepped", "model": self.job.name})
+            self.rank.tell({"kind": "stepped", "model": self.job.title})
 
     def _step_message(self, epoch: int, step: int, pace: float, size: int) -> dict[str, Any]:
         """How far it is; ``pace`` in steps a second, of ``size`` rows each."""
@@ -161,7 +161,7 @@ class Trainee:
         left = (epochs - epoch) * self.steps_per_epoch + self.steps_per_epoch - step
         return {
             "kind": "step",
-            "model": self.job.name,
+            "model": self.job.title,
             "phase": self.job.phase,
             "epoch": epoch,
             "epochs": epochs,
@@ -215,7 +215,7 @@ class Trainee:
             self.rank.tell(
                 {
                     "kind": "resume",
-                    "model": self.job.name,
+                    "model": self.job.title,
                     "epoch": progress.epoch,
                     "epochs": self.job.settings.epochs,
                     "step": progress.part.step,
@@ -277,7 +277,7 @@ def _class_weights(job: TrainingJob, rank: Rank, rows: Rows) -> tuple[float, flo
     return found
 
 
-def _load_start(model: keras.Model, job: TrainingJob) -> None:
+def load_start(model: keras.Model, job: TrainingJob) -> None:
     """Pretrained backbone and probed head, where the job names them; local assignments."""
     if job.backbone is not None:
         arrays = unpack(Location.of(job.backbone).read_bytes())

@@ -1,14 +1,15 @@
 """The frozen part of a backbone, computed once.
 
 Activations at one or more layers ("boundaries") are written beside the prepared set under their
-own fingerprint: photos, architecture, weights, precision, layer, views. Ray Data drives a pool of
-model-holding actors; every chunk of photos becomes one shard, so an interrupted extraction goes on
-where it was and a second run computes nothing.
+own fingerprint: photos, architecture, weights, precision, layer, views. The workers that train
+compute them, each its share of the photos; every chunk of photos becomes one shard, so an
+interrupted extraction goes on where it was and a second run computes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,13 +25,12 @@ from catdog.errors import UserError
 from catdog.models.registry import Architecture
 from catdog.storage import Location
 from catdog.training.inputs import Chunk, Split, chunks_of, open_dataset, photos_in
-from catdog.training.workers import Workers
+from catdog.training.pool import Runner
+from catdog.training.progress import Rank
 
 #: What training and sweeps look at, and all there is.
 LEARNT: tuple[Split, ...] = ("train", "val")
 SPLITS: tuple[Split, ...] = (*LEARNT, "test")
-#: Photos a shard: large enough that a pool keeps busy, small enough that little is lost.
-CHUNK = 256
 #: Photos a forward pass.
 BATCH = 64
 
@@ -75,18 +75,16 @@ class FeatureSet:
 
 
 def extract(
+    pool: Runner,
     dataset: PreparedSet,
     request: FeatureRequest,
     boundaries: Sequence[str],
     storage: Location,
-    workers: Workers,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
     splits: Sequence[Split] = SPLITS,
 ) -> dict[str, FeatureSet]:
     """Activations at every boundary in one pass over the photos; what is there is not computed.
 
     Args:
-        on_progress: gets (photos done, all photos) of this call.
         splits: whose photos; the others may be added by a later call.
     """
     targets = {
@@ -95,7 +93,7 @@ def extract(
     }
     missing = {b: t for b, t in targets.items() if not set(splits) <= _files(t).keys()}
     if missing:
-        _compute(dataset, request, missing, splits, storage, workers, on_progress)
+        _compute(pool, dataset, request, missing, splits, storage)
     return {b: FeatureSet(t, (t / "manifest.json").read_json()) for b, t in targets.items()}
 
 
@@ -106,46 +104,77 @@ def _files(target: Location) -> dict[str, list[str]]:
 
 
 def _compute(
+    pool: Runner,
     dataset: PreparedSet,
     request: FeatureRequest,
     targets: dict[str, Location],
     splits: Sequence[Split],
     storage: Location,
-    workers: Workers,
-    on_progress: Callable[[int, int], None],
 ) -> None:
-    import ray.data
-
-    chunks = chunks_of(dataset, splits, CHUNK)
+    started = time.monotonic()
+    chunks = chunks_of(dataset, splits)
     waiting = [
         chunk
         for chunk in chunks
         if not all(_shard(target, chunk).exists() for target in targets.values())
     ]
-    total = photos_in(chunks)
-    done = total - photos_in(waiting)
     if waiting:
         uris = {boundary: target.uri for boundary, target in targets.items()}
-        pool = min(workers.count, len(waiting))
-        written = ray.data.from_items(waiting, override_num_blocks=len(waiting)).map(
-            Extractor,
-            fn_constructor_args=(dataset.root.uri, request, uris, workers.cpus),
-            compute=ray.data.ActorPoolStrategy(size=pool),
-            num_cpus=workers.cpus,
-            num_gpus=1 if workers.use_gpu else 0,
+        task = ExtractTask(
+            dataset.root.uri,
+            request,
+            uris,
+            tuple(waiting),
+            storage.uri,
+            pool.workers.cpus,
+            done=photos_in(chunks) - photos_in(waiting),
         )
-        with full_disk_told(storage):
-            for row in written.iter_rows():
-                done += int(row["photos"])
-                check_room(storage, total - done, row["bytes"] / row["photos"])
-                on_progress(done, total)
+        pool.run([task])
     files = {
         split: [_shard(dataset.root, chunk).name for chunk in chunks if chunk["split"] == split]
         for split in splits
     }
     for boundary, target in targets.items():
         known = {"boundary": boundary, "views": request.views}
+        known["seconds"] = time.monotonic() - started
         (target / "manifest.json").write_json(known | {"files": _files(target) | files})
+
+
+@dataclass(frozen=True)
+class ExtractTask:
+    """Each rank writes the shards of its share of ``chunks``.
+
+    Attributes:
+        targets: URI of the folder of each boundary.
+        done: photos that an earlier session has done.
+    """
+
+    dataset: str
+    request: FeatureRequest
+    targets: dict[str, str]
+    chunks: tuple[Chunk, ...]
+    storage: str
+    threads: int
+    done: int
+
+    def run(self, rank: Rank) -> None:
+        mine = self.chunks[rank.rank :: rank.world_size]
+        if not mine:
+            return
+        storage, name = Location.of(self.storage), self.request.architecture.name
+        extractor = Extractor(self.dataset, self.request, self.targets, self.threads)
+        left, done = photos_in(mine), 0
+        share = photos_in(self.chunks) / left
+        for chunk in mine:
+            with full_disk_told(storage):
+                row = extractor(chunk)
+            done += row["photos"]
+            check_room(storage, left - done, row["bytes"] / row["photos"])
+            if rank.is_chief:
+                total = self.done + photos_in(self.chunks)
+                reached = min(total, self.done + round(done * share))
+                what = f"features of {name}"
+                rank.tell({"kind": "progress", "what": what, "done": reached, "total": total})
 
 
 def check_room(storage: Location, photos: int, bytes_each: float) -> None:
@@ -170,24 +199,22 @@ def _shard(target: Location, chunk: Chunk) -> Location:
 
 
 class Extractor:
-    """Holds the frozen part in a Ray Data actor and turns chunks of photos into shards."""
+    """Holds the frozen part of a backbone and turns chunks of photos into shards."""
 
     def __init__(
         self, dataset: str, request: FeatureRequest, targets: dict[str, str], threads: int
     ) -> None:
         import tensorflow as tf
 
-        # Batches side by side, each on cores of its own: a small convolution does not share well.
-        streams = min(threads, CHUNK // BATCH)
-        tf.config.threading.set_intra_op_parallelism_threads(-(-threads // streams))
-        tf.config.threading.set_inter_op_parallelism_threads(max(2, threads))
-        self.streams = ThreadPoolExecutor(streams)
+        # Batches side by side, as a small convolution does not share cores well.
+        self.streams = ThreadPoolExecutor(min(threads, 4))
         import keras
 
         from catdog.models import registry
         from catdog.models.weights import unpack
         from catdog.training.augmentation import make_augmentation
 
+        keras.backend.clear_session()
         keras.config.set_dtype_policy(request.precision)
         self.dataset = open_dataset(dataset)
         self.request = request

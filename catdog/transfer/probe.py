@@ -9,6 +9,7 @@ Out-of-Distribution*, ICLR 2022.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,16 @@ from numpy.typing import NDArray
 
 from catdog.models.weights import pack
 from catdog.storage import Location
+from catdog.training.pool import Runner
+from catdog.training.progress import Rank
 from catdog.transfer.features import FeatureSet
 
 #: Inverse strengths of the L2 penalty that are tried; validation loss chooses.
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 
 
-def fit(features: FeatureSet, output: Location) -> dict[str, Any]:
-    """Fit the head for ``features`` in a Ray task, once.
+def fit(pool: Runner, features: FeatureSet, output: Location) -> dict[str, Any]:
+    """Fit the head for ``features`` on a worker, once.
 
     Writes ``probe.npz`` (kernel (features, 1), bias (1,)), ``zero.npz`` (the same shapes, for a
     head that starts from nothing) and ``probe.json`` below ``output`` and returns the last: ``row``
@@ -34,15 +37,26 @@ def fit(features: FeatureSet, output: Location) -> dict[str, Any]:
         known: dict[str, Any] = target.read_json()
         if known["features"] == features.root.name:
             return known
-    import ray
-
-    facts, kernel, bias = ray.get(ray.remote(num_cpus=1)(_fit).remote(features))
+    facts, kernel, bias = pool.run([FitTask(features)])[0][0]
     (output / "probe.npz").write_bytes(pack([kernel, bias])[0])
     (output / "zero.npz").write_bytes(pack([np.zeros_like(kernel), np.zeros_like(bias)])[0])
-    facts["features"] = features.root.name
+    facts |= {
+        "features": features.root.name,
+        "feature_seconds": features.manifest.get("seconds", 0.0),
+    }
     target.write_json(facts)
     result: dict[str, Any] = facts
     return result
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """Rank 0 fits the head; it takes seconds."""
+
+    features: FeatureSet
+
+    def run(self, rank: Rank) -> Any:
+        return _fit(self.features) if rank.is_chief else None
 
 
 def _fit(features: FeatureSet) -> tuple[dict[str, Any], NDArray[Any], NDArray[Any]]:

@@ -1,8 +1,8 @@
 """Ray Tune over the hyperparameters of fine-tuning.
 
-A trial is a Ray Train run that reports every epoch; ASHA stops the poor ones. Each trial's outcome
-is a file: the same command after an interruption runs only what is missing, and a trial that was
-under way goes on from its own checkpoint.
+A trial leases a worker group of Ray Train, which reports every epoch; ASHA stops the poor ones.
+Each trial's outcome is a file: the same command after an interruption runs only what is missing,
+and a trial that was under way goes on from its own checkpoint.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from catdog.errors import RunFailed
 from catdog.storage import Location
 from catdog.sweep_settings import SweepSettings
-from catdog.training.causes import root_cause, was_lost
 from catdog.training.checkpoints import CheckpointFolder
 from catdog.training.job import DONE, TrainingJob
-from catdog.training.trainer import STARTS, make_trainer
-from catdog.training.workers import Workers
+from catdog.training.on_worker import TrainTask
+from catdog.training.pool import WorkerPool
 from catdog.transfer.search import Point
 from catdog.transfer.trials import Ledger
 
@@ -35,22 +33,14 @@ METRIC = "val_accuracy"
 JobOf = Callable[[Point, Location], TrainingJob]
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """What the trials run on: the workers of each, and how many trials at once."""
-
-    workers: Workers
-    concurrent: int
-
-
 def sweep_fine_tuning(
     job_of: JobOf,
     ledger: Ledger,
     settings: SweepSettings,
-    cluster: Cluster,
+    pool: WorkerPool,
     on_result: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Run what is missing of the ledger's trials.
+    """Run what is missing of the ledger's trials, as many at once as ``pool`` has groups.
 
     ``on_result`` gets a dict for every epoch of every trial: id, config and the epoch's row.
 
@@ -63,10 +53,11 @@ def sweep_fine_tuning(
     from ray import tune
 
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    folder = ledger.folder
+    board, precision = pool.board, pool.workers.precision
 
     def run_trial(config: dict[str, Any]) -> None:
-        _run_trial(job_of(config["point"], ledger.output(config["trial"])), cluster.workers, folder)
+        job = job_of(config["point"], ledger.output(config["trial"]))
+        _run_trial(TrainTask(job, precision), board)
 
     # Tune's own means to go on, which nobody uses, with whatever key the storage has in its URI:
     # they stay on this machine.
@@ -79,12 +70,12 @@ def sweep_fine_tuning(
                 search_alg=_proposer(ledger, missing),
                 num_samples=len(missing),
                 scheduler=_halving(settings),
-                max_concurrent_trials=cluster.concurrent,
+                max_concurrent_trials=pool.size,
             ),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=place,
-                callbacks=[_recorder(ledger, job_of, on_result)],
+                callbacks=[_recorder(ledger, job_of, board, on_result)],
                 # For a trial's own process, which may be on the lost node.
                 failure_config=tune.FailureConfig(max_failures=1),
                 verbose=0,
@@ -141,53 +132,32 @@ def _proposer(ledger: Ledger, keys: list[str]) -> Any:
     return Proposer()
 
 
-def _run_trial(job: TrainingJob, workers: Workers, folder: Location) -> None:
-    """Runs in Tune's trial actor: one Ray Train run, whose epochs Tune sees.
+def _run_trial(task: TrainTask, board: Any) -> None:
+    """Runs in Tune's trial actor: a worker group of the pool trains, Tune sees its epochs.
 
-    Tune repeats it when it raises, and cannot be told that only a lost process deserves it: so what
-    failed by itself is noted, and fails again at once.
+    Tune repeats a trial that raises, and cannot be told that only a lost process deserves it: the
+    board gives the same outcome to who asks again.
     """
-    import ray.train
-    from ray import tune
-    from ray.train.v2.api.exceptions import TrainingFailedError
-    from ray.tune.integration.ray_train import TuneReportCallback
-
-    from catdog.training.groups import GroupNote, release
-
-    trial = tune.get_context().get_trial_id()
-    failed = Location.of(job.output) / f"failed-{trial}.txt"
-    if failed.exists():
-        raise RunFailed(failed.read_text())
-    # Of a first attempt whose process was lost; its workers' cores would stay reserved.
-    release(folder / "groups" / trial)
-    run_config = ray.train.RunConfig(
-        name=f"trial-{trial}",
-        **(folder / "ray").for_ray(),
-        callbacks=[TuneReportCallback(), GroupNote(folder / "groups" / trial)],
-        failure_config=ray.train.FailureConfig(controller_failure_limit=STARTS),
-    )
-    # Ray Train's own restarts would repeat what failed by itself too.
-    alone = replace(workers, max_restarts=0)
-    cause = None
-    for left in reversed(range(1 + workers.max_restarts)):
-        try:
-            result = make_trainer([job], alone, run_config).fit()
-            cause = (result.return_value or {}).get("failure")
-            break
-        except TrainingFailedError as error:
-            cause = root_cause(error)
-            if not left or not was_lost(error):
-                break
-    if cause:
-        failed.write_text(cause)
-        raise RunFailed(cause)
-
-
-def _recorder(ledger: Ledger, job_of: JobOf, on_result: Callable[[dict[str, Any]], None]) -> Any:
-    """Writes each trial's record at its end and frees what it leaves reserved."""
+    import ray
     from ray import tune
 
-    from catdog.training.groups import release
+    ticket = ray.get(board.submit.remote(task, task.job.output, True))
+    heard = 0
+    while (row := ray.get(board.next_row.remote(ticket, heard))) is not None:
+        heard += 1
+        tune.report(row)  # returns when Tune wants another epoch
+        ray.get(board.go_on.remote(ticket, row["epoch"]))
+    _, failure = ray.get(board.outcome.remote(ticket))
+    if failure is not None:
+        raise RunFailed(failure)
+
+
+def _recorder(
+    ledger: Ledger, job_of: JobOf, board: Any, on_result: Callable[[dict[str, Any]], None]
+) -> Any:
+    """Writes each trial's record at its end and frees the worker group of one that was stopped."""
+    import ray
+    from ray import tune
 
     class Recorder(tune.Callback):
         def __init__(self) -> None:
@@ -208,7 +178,6 @@ def _recorder(ledger: Ledger, job_of: JobOf, on_result: Callable[[dict[str, Any]
             self._close(trial, "failed", _cause(trial))
 
         def _close(self, trial: Any, status: str, error: str | None) -> None:
-            release(ledger.folder / "groups" / trial.trial_id)
             key, point = trial.config["trial"], trial.config["point"]
             seconds = float((trial.last_result or {}).get("time_total_s", 0.0))
             done = ledger.output(key) / DONE
@@ -219,6 +188,7 @@ def _recorder(ledger: Ledger, job_of: JobOf, on_result: Callable[[dict[str, Any]
             ledger.close(key, point, rows, seconds, status, error)
             # The record is what counts; the weights of a trial are not used again.
             (ledger.output(key) / "checkpoints").delete_tree()
+            ray.get(board.stop.remote(ledger.output(key).uri))
 
         def _rows(self, key: str, point: Point) -> list[dict[str, Any]]:
             """Each epoch once: those of earlier sessions, and a lost report's, as kept."""

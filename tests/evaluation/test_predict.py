@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
@@ -14,37 +14,25 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.timeout(180)
-def test_two_processes_give_the_tables_of_one(
-    finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("seed", [None, 1])
+def test_two_workers_give_the_tables_of_one(
+    finished_run: FinishedRun, tmp_path: Path, seed: int | None
 ) -> None:
-    import ray.data
-
+    """Of a repeat with another seed too, whose mistakes are explained like its model's."""
     from catdog.evaluation import predict
-    from catdog.runs import RunDirectory
+    from catdog.runs import RunDirectory, TrainingId
     from catdog.storage import Location
     from catdog.training.workers import Workers
+    from tests.here import Here
 
-    sizes: list[int] = []
-    strategy = ray.data.ActorPoolStrategy
-
-    def pool(*, size: int) -> Any:
-        sizes.append(size)
-        return strategy(size=size)
-
-    monkeypatch.setattr(ray.data, "ActorPoolStrategy", pool)
-    monkeypatch.setattr(predict, "CHUNK", 16)
-    monkeypatch.setattr(predict, "WORTH_AN_ACTOR", 16)
-    models = Path("models/base_cnn")
-    (tmp_path / models).mkdir(parents=True)
-    shutil.copy(finished_run.path / models / "model.keras", tmp_path / models)
-
-    run, workers = RunDirectory(Location.of(tmp_path)), Workers(2, 1, False, "float32")
-    speeds = predict.predict(finished_run.dataset, run, ["base_cnn"], workers)
-    assert sizes == [2]
-    assert speeds["base_cnn"] > 0
+    run, training = RunDirectory(Location.of(tmp_path)), TrainingId("base_cnn", seed)
+    folder = run.training(training).local_path
+    folder.mkdir(parents=True)
+    one = finished_run.path / "models" / "base_cnn"
+    shutil.copy(one / "model.keras", folder)
+    pool = Here(Workers(2, 1, False, "float32"))
+    assert predict.predict(pool, finished_run.dataset, run, training) > 0
     for table in ("predictions.parquet", "artifacts/gradcam.parquet"):
-        one, two = (
-            pd.read_parquet(root / models / table) for root in (finished_run.path, tmp_path)
-        )
-        assert len(one)
-        pd.testing.assert_frame_equal(one, two, check_exact=False, atol=1e-5)
+        expected, found = (pd.read_parquet(root / table) for root in (one, folder))
+        assert len(expected)
+        pd.testing.assert_frame_equal(expected, found, check_exact=False, atol=1e-5)

@@ -11,6 +11,7 @@ import pytest
 from catdog.config import DataSettings, FineTuneSettings
 from catdog.storage import Location
 from catdog.training.job import TrainingJob
+from tests.here import Here
 from tests.tiny import train_here
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -30,7 +31,6 @@ def kept_job(storage: Location, cluster: None) -> TrainingJob:
     from catdog.data.prepare import prepare
     from catdog.models import registry
     from catdog.models.weights import pack
-    from catdog.training.workers import Workers
     from catdog.transfer.features import FeatureRequest, extract
 
     dataset = prepare(DataSettings(image_size=48, drawings=120), storage, 0)
@@ -40,7 +40,7 @@ def kept_job(storage: Location, cluster: None) -> TrainingJob:
     (storage / "weights.npz").write_bytes(content)
     request = FeatureRequest(architecture, (storage / "weights.npz").uri, hashed, "float32")
     cut = registry.boundary("resnet50v2", SETTINGS.unfrozen_blocks)
-    features = extract(dataset, request, [cut], storage, Workers(1, 1, False, "float32"))[cut]
+    features = extract(Here(), dataset, request, [cut], storage)[cut]
     return TrainingJob(
         output=(storage / "kept").uri,
         architecture=architecture,

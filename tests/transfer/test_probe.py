@@ -15,6 +15,7 @@ from catdog.config import AugmentationSettings, DataSettings
 from catdog.storage import Location
 from catdog.training.inputs import Split
 from catdog.transfer.features import LEARNT, SPLITS
+from tests.here import Here
 from tests.store import s3_server
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -31,7 +32,6 @@ def probed(storage: Location, cluster: None) -> dict[str, Any]:
     from catdog.data.prepare import prepare
     from catdog.models import registry
     from catdog.models.weights import pack
-    from catdog.training.workers import Workers
     from catdog.transfer import probe
     from catdog.transfer.features import FeatureRequest, extract
 
@@ -41,24 +41,18 @@ def probed(storage: Location, cluster: None) -> dict[str, Any]:
     content, hashed = pack([v.numpy() for v in registry.backbone_variables(model)])
     (storage / "weights.npz").write_bytes(content)
     request = FeatureRequest(architecture, (storage / "weights.npz").uri, hashed, "float32")
-    workers = Workers(1, 1, False, "float32")
-    counts: list[tuple[int, int]] = []
+    pool = Here()
 
     def run(splits: Sequence[Split] = SPLITS, storage: Location = storage) -> Any:
-        counts.clear()
-        return extract(
-            dataset,
-            request,
-            [registry.POOLED],
-            storage,
-            workers,
-            lambda done, total: counts.append((done, total)),
-            splits,
-        )[registry.POOLED]
+        pool.told.clear()
+        return extract(pool, dataset, request, [registry.POOLED], storage, splits)[registry.POOLED]
+
+    def counts() -> list[tuple[int, int]]:
+        return [(message["done"], message["total"]) for message in pool.told]
 
     features = run()
-    told = list(counts)
-    facts = probe.fit(features, storage / "run")
+    told = counts()
+    facts = probe.fit(pool, features, storage / "run")
     return {
         "dataset": dataset,
         "model": model,
@@ -68,7 +62,7 @@ def probed(storage: Location, cluster: None) -> dict[str, Any]:
         "run": run,
         "counts": counts,
         "request": request,
-        "workers": workers,
+        "pool": pool,
     }
 
 
@@ -93,18 +87,18 @@ def test_a_second_extraction_computes_nothing(probed: dict[str, Any]) -> None:
     assert probed["told"][-1][0] == probed["told"][-1][1]
     again = probed["run"]()
     assert again.root == probed["features"].root
-    assert probed["counts"] == []
+    assert probed["counts"]() == []
 
 
 def test_test_photos_are_added_to_those_that_a_sweep_needed(probed: dict[str, Any]) -> None:
     root = probed["features"].root.local_path
     shutil.rmtree(root)
     learnt = probed["run"](LEARNT)
-    assert probed["counts"][-1][1] == len(learnt.rows("train")) + len(learnt.rows("val"))
+    assert probed["counts"]()[-1][1] == len(learnt.rows("train")) + len(learnt.rows("val"))
     assert not (root / "test").exists()
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*.arrow")}
     whole = probed["run"]()
-    assert probed["counts"][-1][1] == sum(len(whole.rows(s)) for s in ("train", "val", "test"))
+    assert probed["counts"]()[-1][1] == sum(len(whole.rows(s)) for s in ("train", "val", "test"))
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -124,7 +118,7 @@ def test_an_interrupted_extraction_into_a_bucket_goes_on_and_a_second_computes_n
 
         completed = probed["run"](storage=storage)
         photos = sum(len(completed.rows(split)) for split in SPLITS)
-        assert probed["counts"] == [(photos, photos)]
+        assert probed["counts"]() == [(photos, photos)]
         assert (there / "train" / "00000000.arrow").info().mtime_ns == kept
         for split in SPLITS:
             ours, theirs = local.rows(split), completed.rows(split)
@@ -133,7 +127,7 @@ def test_an_interrupted_extraction_into_a_bucket_goes_on_and_a_second_computes_n
             np.testing.assert_array_equal(ours.gather(everything), theirs.gather(everything))
 
         assert probed["run"](storage=storage).root == completed.root
-        assert probed["counts"] == []
+        assert probed["counts"]() == []
 
 
 def test_the_probe_says_what_its_logits_are_worth(
@@ -165,7 +159,7 @@ def test_a_head_may_see_augmented_views_of_each_photo(
     request = replace(probed["request"], views=3, augmentation=augmentation)
 
     def run(place: Location) -> Any:
-        return extract(probed["dataset"], request, [POOLED], place, probed["workers"])[POOLED]
+        return extract(Here(), probed["dataset"], request, [POOLED], place)[POOLED]
 
     kept, plain = run(storage), probed["run"]()
     assert kept.root != plain.root
@@ -181,7 +175,7 @@ def test_a_head_may_see_augmented_views_of_each_photo(
 
     repeated = run(Location.of(tmp_path)).rows("train").gather(np.arange(3 * photos))
     np.testing.assert_array_equal(repeated.reshape(views.shape), views)
-    row = probe.fit(kept, Location.of(tmp_path) / "run")["row"]
+    row = probe.fit(Here(), kept, Location.of(tmp_path) / "run")["row"]
     assert row["loss"] != probed["facts"]["row"]["loss"]
 
 
@@ -190,7 +184,7 @@ def test_a_probe_is_fitted_once(probed: dict[str, Any], storage: Location) -> No
 
     file: Path = (storage / "run" / "probe.npz").local_path
     before = file.stat().st_mtime_ns
-    assert probe.fit(probed["features"], storage / "run") == probed["facts"]
+    assert probe.fit(Here(), probed["features"], storage / "run") == probed["facts"]
     assert file.stat().st_mtime_ns == before
 
 
