@@ -16,19 +16,19 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from catdog import architectures
+from catdog.architectures import BACKBONES, MODELS
 from catdog.errors import UserError
 from catdog.secrets import without_secrets
 from catdog.sweep_settings import SweepSettings
 from catdog.tracking_settings import TrackingSettings
 
-ModelName = Literal["base_cnn", "resnet50v2", "inception_v3"]
+ModelName = architectures.ModelName
 PresetName = Literal["sample", "laptop", "cluster"]
-InputScale = Literal["0..255", "0..1", "-1..1"]
+InputScale = architectures.InputScale
 Precision = Literal["auto", "float32", "bfloat16"]
 
-MODEL_NAMES: tuple[ModelName, ...] = ("base_cnn", "resnet50v2", "inception_v3")
-#: The smallest picture side in pixels that leaves every layer something to see.
-SMALLEST_IMAGE: dict[ModelName, int] = {"base_cnn": 96, "resnet50v2": 32, "inception_v3": 75}
+MODEL_NAMES = architectures.MODEL_NAMES
 
 
 class Settings(BaseModel):
@@ -56,6 +56,12 @@ class WeightsSettings(Settings):
     @property
     def pretrained(self) -> bool:
         return self.source != "none"
+
+    @classmethod
+    def of(cls, model: ModelName) -> WeightsSettings:
+        """ImageNet weights where there are any of ``model``, with their scale."""
+        info = MODELS[model]
+        return cls(source="imagenet" if info.imagenet else "none", scale=info.scale)
 
 
 class AugmentationSettings(Settings):
@@ -193,8 +199,7 @@ class Config(Settings):
     models: tuple[ModelName, ...] = MODEL_NAMES
     batch_size: int = Field(32, ge=1, description="global: over all workers")
     weights: dict[ModelName, WeightsSettings] = {
-        "resnet50v2": WeightsSettings(),
-        "inception_v3": WeightsSettings(),
+        name: WeightsSettings.of(name) for name in BACKBONES
     }
     model_image_size: dict[ModelName, int] = Field(
         {}, description="side at which a model looks; it shrinks the prepared squares itself"
@@ -216,7 +221,7 @@ class Config(Settings):
         if len(set(self.models)) != len(self.models):
             raise ValueError("models: a model is named twice")
         for model in self.models:
-            size, smallest = self.image_size_of(model), SMALLEST_IMAGE[model]
+            size, smallest = self.image_size_of(model), MODELS[model].smallest_image
             if size < smallest:
                 raise ValueError(
                     f"image size {size} is too small for {model}, which needs at least {smallest}"
@@ -234,9 +239,8 @@ class Config(Settings):
         return self.model_image_size.get(model, self.data.image_size)
 
     def weights_of(self, model: ModelName) -> WeightsSettings:
-        if model == "base_cnn":
-            return WeightsSettings(source="none", scale="-1..1")
-        return self.weights.get(model, WeightsSettings())
+        own = WeightsSettings.of(model)
+        return self.weights.get(model, own) if model in BACKBONES else own
 
     @property
     def identity(self) -> str:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from catdog.config import FineTuneSettings, ModelName, ScratchSettings
 from catdog.planning import Plan
 from catdog.storage import Location
+from catdog.training.inputs import Split
 from catdog.training.pool import Runner
-from catdog.transfer.features import LEARNT, FeatureSet, extract
+from catdog.transfer.features import LEARNT, SPLITS, FeatureSet, extract
+
+
+def features_of(
+    pool: Runner,
+    plan: Plan,
+    name: ModelName,
+    boundaries: Sequence[str],
+    splits: Sequence[Split] = SPLITS,
+) -> dict[str, FeatureSet]:
+    """Activations of ``name`` at ``boundaries``; what is kept is not computed."""
+    request = replace(plan.feature_request(name), precision=pool.workers.precision_of(name))
+    storage = Location.of(plan.config.storage)
+    return extract(pool, plan.dataset, request, boundaries, storage, splits)
 
 
 def kept_features(
@@ -19,7 +34,4 @@ def kept_features(
 ) -> dict[str, FeatureSet]:
     """Activations that ``trainings`` of ``name`` start from, by boundary; none for pixels."""
     cuts = sorted(plan.kept_cuts(name, trainings))
-    if not cuts:
-        return {}
-    storage = Location.of(plan.config.storage)
-    return extract(pool, plan.dataset, plan.feature_request(name), cuts, storage, LEARNT)
+    return features_of(pool, plan, name, cuts, LEARNT) if cuts else {}

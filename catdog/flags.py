@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from catdog.config import MODEL_NAMES, AugmentationSettings, Config, merged
+from catdog.architectures import BACKBONES, MODEL_NAMES, MODELS
+from catdog.config import AugmentationSettings, Config, merged
 from catdog.errors import UserError
 from catdog.parsing import OneLineParser, at_least_one, workers_range
 from catdog.presets import PRESETS
@@ -43,7 +44,7 @@ def training_parser() -> argparse.ArgumentParser:
         "--seeds", type=int, metavar="N", help="train each model N times, for mean and spread"
     )
     how.add_argument("--trials", type=int, metavar="N", help="of the sweep; 0: no sweep")
-    how.add_argument("--tune-model", choices=MODEL_NAMES[1:], help="the model that is swept")
+    how.add_argument("--tune-model", choices=BACKBONES, help="the model that is swept")
     _add_resources(how)
     return parser
 
@@ -58,8 +59,8 @@ def tuning_parser() -> argparse.ArgumentParser:
     )
     _where_group(parser)
     sweep = parser.add_argument_group("sweep")
-    sweep.add_argument("--model", choices=MODEL_NAMES[1:], required=True, metavar="MODEL",
-                       action=_TheOneModel, help=" or ".join(MODEL_NAMES[1:]))  # fmt: skip
+    sweep.add_argument("--model", choices=BACKBONES, required=True, metavar="MODEL",
+                       action=_TheOneModel, help=" or ".join(BACKBONES))  # fmt: skip
     sweep.add_argument("--trials", type=at_least_one, metavar="N", default=16, help="default: 16")
     sweep.add_argument(
         "--stage",
@@ -264,8 +265,8 @@ def _put(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
 
 def _apply_weights(tree: dict[str, Any], arguments: argparse.Namespace) -> None:
     if arguments.weights is not None:
-        for name in MODEL_NAMES[1:]:
-            tree["weights"][name] = {"source": arguments.weights, "scale": "-1..1"}
+        for name in BACKBONES:
+            tree["weights"][name] = {"source": arguments.weights, "scale": MODELS[name].scale}
     for text in arguments.weights_for:
         backbone, settings = weights_of(text)
         tree["weights"][backbone] = settings
@@ -274,6 +275,8 @@ def _apply_weights(tree: dict[str, Any], arguments: argparse.Namespace) -> None:
 def weights_of(text: str) -> tuple[str, dict[str, str]]:
     """What ``--weights-for`` says: a backbone, and the source and scale of its weights.
 
+    The scale of a model's ImageNet weights, where it names none.
+
     Raises:
         UserError: it says neither, or there is no such backbone.
     """
@@ -281,11 +284,12 @@ def weights_of(text: str) -> tuple[str, dict[str, str]]:
     source, _, scale = rest.partition(",scale=")
     if not equals or not source:
         raise UserError(f"--weights-for {text}: write MODEL=PATH,scale=0..1")
-    if name not in MODEL_NAMES[1:]:
+    backbone = next((known for known in BACKBONES if known == name), None)
+    if backbone is None:
         raise UserError(f"--weights-for {text}: there is no backbone {name!r}")
     if source not in ("none", "imagenet"):
         source = Location.of(source).uri
-    return name, {"source": source, "scale": scale or "-1..1"}
+    return backbone, {"source": source, "scale": scale or MODELS[backbone].scale}
 
 
 def _assign(tree: dict[str, Any], assignment: str) -> None:

@@ -23,9 +23,9 @@ from catdog.config import Config, ModelName
 from catdog.connection import connected
 from catdog.data.prepare import PreparedSet, prepare
 from catdog.errors import UserError
-from catdog.extraction import kept_features
+from catdog.extraction import features_of, kept_features
 from catdog.models.registry import POOLED
-from catdog.models.weights import RANDOM, Weights, fetch
+from catdog.models.weights import RANDOM, Weights, fetch, is_installed
 from catdog.nodes import check_nodes
 from catdog.planning import Plan
 from catdog.preflight import check, check_places
@@ -38,7 +38,6 @@ from catdog.tracking import tracked
 from catdog.training.job import TrainingJob, read_done
 from catdog.training.pool import WorkerPool
 from catdog.training.workers import Workers
-from catdog.transfer.features import extract
 from catdog.tuning import concurrent_groups
 
 #: A report between two models takes some seconds; trainings of seconds do not wait for one each.
@@ -186,7 +185,8 @@ def fetch_weights(config: Config, session: Session, storage: Location) -> dict[M
         try:
             weights = fetch(name, settings, storage)
         except UserError:
-            if config.preset == "cluster" or settings.source != "imagenet":
+            downloaded = settings.source == "imagenet" and not is_installed(name, settings)
+            if config.preset == "cluster" or not downloaded:
                 raise
             session.note(
                 f"ImageNet weights for {name} cannot be downloaded here: its head is fitted on the "
@@ -210,8 +210,7 @@ def transfer(work: Work, dataset: PreparedSet, weights: Mapping[ModelName, Weigh
         if name in weights:
             work.session.stage("probe", f"{name}: a head on frozen features")
             plan.weights[name] = _drawn_if_random(work, plan, name)
-            request = plan.feature_request(name)
-            features = extract(work.pool, dataset, request, [POOLED], work.storage)[POOLED]
+            features = features_of(work.pool, plan, name, [POOLED])[POOLED]
             row = probe.fit(work.pool, features, work.run.model(name))["row"]
             console.say(
                 f"{name} probe  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from catdog.architectures import MODELS
 from catdog.config import Config, FineTuneSettings, ModelName, ScratchSettings
 from catdog.data.prepare import PreparedSet
 from catdog.models.registry import Architecture, boundary
@@ -24,8 +25,6 @@ HEAD_ALONE: dict[str, Any] = {
     "ema_momentum": None,
     "accumulation_steps": 1,
 }
-COST_MS = {"base_cnn": 29.0, "resnet50v2": 85.0, "inception_v3": 62.0}
-
 #: The head alone, as the probe has fitted it.
 NO_FINE_TUNING: dict[str, Any] = {"epochs": 0, "head": "probe", "unfrozen_blocks": 0}
 
@@ -76,7 +75,7 @@ class Plan:
         def cost(name: ModelName) -> tuple[bool, float]:
             area = (self.config.image_size_of(name) / 128) ** 2
             epochs = max(1, self.settings(name).epochs)
-            return name not in self.weights, epochs * area * COST_MS[name]
+            return name not in self.weights, epochs * area * MODELS[name].training_ms
 
         return sorted(self.config.models, key=cost)
 

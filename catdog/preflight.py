@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from catdog import console
 from catdog.access import check_readable
+from catdog.architectures import MODELS
 from catdog.cluster import Resources, plan_workers
 from catdog.config import Config, ModelName
 from catdog.connection import connected
@@ -18,9 +19,6 @@ from catdog.storage import Location
 from catdog.tracking import check_tracking
 from catdog.training.workers import Workers
 
-#: Milliseconds that one photo of 128 pixels a side costs one core in training, forward and back,
-#: in bfloat16 (AMD EPYC, 2026-11-22). They make an estimate, not a promise.
-COST_MS: dict[ModelName, float] = {"base_cnn": 29.0, "resnet50v2": 85.0, "inception_v3": 62.0}
 #: A worker group's start and a model's first step, seconds.
 START_S = 40.0
 
@@ -145,7 +143,7 @@ def estimate_seconds(config: Config, seen: Survey, workers: Workers) -> float:
 
     def epoch_s(name: ModelName) -> float:
         area = (config.image_size_of(name) / 128) ** 2
-        return photos * COST_MS[name] / 1000 * area / cores
+        return photos * MODELS[name].training_ms / 1000 * area / cores
 
     training = sum(epoch_s(name) * _epochs(config, name) for name in config.models)
     backbones = [name for name in config.models if name != "base_cnn"]

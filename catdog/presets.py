@@ -32,9 +32,9 @@ def laptop() -> Config:
     """Some thousand photos on two cores, in less than an hour and a half."""
     return Config(
         preset="laptop",
-        data=DataSettings(image_size=160),
+        data=DataSettings(image_size=224),
         batch_size=32,
-        model_image_size={"base_cnn": 128, "resnet50v2": 96},
+        model_image_size={"base_cnn": 128, "resnet50v2": 96, "inception_v3": 160},
         augmentation=AugmentationSettings(rotation=0.04, zoom=0.15, translation=0.1, contrast=0.2),
         scratch=ScratchSettings(
             epochs=45, backbone_epochs=3, weight_decay=0.05, ema_momentum=0.995

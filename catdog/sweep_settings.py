@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-Backbone = Literal["resnet50v2", "inception_v3"]
+from catdog.architectures import Backbone
+
 SweepStage = Literal["head", "finetune"]
 SearchMethod = Literal["random", "grid", "tpe"]
 

@@ -11,14 +11,13 @@ from catdog import console
 from catdog.cluster import Resources
 from catdog.config import Config, FineTuneSettings, ModelName
 from catdog.errors import RunFailed, UserError
-from catdog.extraction import kept_features
+from catdog.extraction import features_of, kept_features
 from catdog.models.registry import POOLED
 from catdog.planning import Plan
 from catdog.session import Session
-from catdog.storage import Location
 from catdog.training.pool import WorkerPool
 from catdog.training.workers import Workers
-from catdog.transfer.features import LEARNT, extract
+from catdog.transfer.features import LEARNT
 from catdog.transfer.trials import Ledger
 
 
@@ -82,8 +81,7 @@ def _sweep_head(
 
     if not ledger.missing():
         return
-    storage, request = Location.of(plan.config.storage), plan.feature_request(name)
-    features = extract(pool, plan.dataset, request, [POOLED], storage, LEARNT)[POOLED]
+    features = features_of(pool, plan, name, [POOLED], LEARNT)[POOLED]
 
     def settings_of(point: dict[str, Any]) -> FineTuneSettings:
         tried = plan.tried(name, point)

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from catdog import benchmarks, console
-from catdog.config import MODEL_NAMES
+from catdog.architectures import BACKBONES
 from catdog.errors import RunFailed, UserError
 
 
@@ -35,8 +35,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--backbone",
         action="append",
-        choices=MODEL_NAMES[1:],
-        help="of finetune, for which it may be given again, and sweep; default: both, inception_v3",
+        choices=BACKBONES,
+        help="of finetune, for which it may be given again, and sweep; default: all, inception_v3",
     )
     made.add_argument(
         "--weights-for", metavar="MODEL=FILE,scale=0..1", help="pretrained weights of accuracy"

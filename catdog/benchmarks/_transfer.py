@@ -47,7 +47,7 @@ class Bench:
         content, hashed = ray.get(ray.remote(num_cpus=1)(_draw_weights).remote(architecture))
         target = self.storage / f"{name}.npz"
         target.write_bytes(content)
-        return FeatureRequest(architecture, target.uri, hashed, self.workers.precision)
+        return FeatureRequest(architecture, target.uri, hashed, self.workers.precision_of(name))
 
 
 @contextmanager

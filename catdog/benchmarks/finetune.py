@@ -13,8 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from catdog import console
+from catdog.architectures import BACKBONES
 from catdog.benchmarks._transfer import Bench, bench
-from catdog.config import MODEL_NAMES, FineTuneSettings, ModelName
+from catdog.config import FineTuneSettings, ModelName
 from catdog.models.registry import boundary
 from catdog.training.job import TrainingJob
 from catdog.training.pool import WorkerPool
@@ -31,8 +32,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """For each backbone the medians of epochs of trainings taken in turn."""
     with bench(arguments) as made:
         return {
-            name: _backbone(made, name)
-            for name in dict.fromkeys(arguments.backbone or MODEL_NAMES[1:])
+            name: _backbone(made, name) for name in dict.fromkeys(arguments.backbone or BACKBONES)
         }
 
 

@@ -13,19 +13,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from catdog.config import ModelName
+from catdog.architectures import MODELS, ModelName
 from catdog.data.decoding import typed
 from catdog.models.registry import split_at
 
 if TYPE_CHECKING:
     import keras
 
-#: The last activations with a place in the picture.
-LAYERS: dict[ModelName, str] = {
-    "base_cnn": "relu5",
-    "resnet50v2": "post_relu",
-    "inception_v3": "mixed10",
-}
 #: Mistakes kept of a model; the report shows the first nine.
 MOST = 12
 SIDE = 160
@@ -39,7 +33,7 @@ def heat(model: keras.Model, name: ModelName, pixels: Pixels) -> NDArray[np.floa
     """How much each place speaks for the answer that the model gives, dog or cat.
 
     Args:
-        model: one of the three architectures.
+        model: one of the architectures.
         name: which.
         pixels: uint8 (n, side, side, 3), as prepared.
 
@@ -48,7 +42,7 @@ def heat(model: keras.Model, name: ModelName, pixels: Pixels) -> NDArray[np.floa
     """
     import tensorflow as tf
 
-    trunk, tail = split_at(model, LAYERS[name])
+    trunk, tail = split_at(model, MODELS[name].gradcam_layer)
     features = trunk(pixels, training=False)
     with tf.GradientTape() as tape:
         tape.watch(features)

@@ -1,1 +1,1 @@
-"""The three classifiers: their architecture, their weights, how they are written to disk."""
+"""The classifiers: their architecture, their weights, how they are written to disk."""

@@ -1,4 +1,4 @@
-"""The three classifiers.
+"""The classifiers.
 
 Each takes raw uint8 RGB squares ``(batch, side, side, 3)`` and ends in one sigmoid unit, the
 probability of *dog*. Scaling (and shrinking, where a model looks at fewer pixels than are
@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from catdog.config import InputScale, ModelName
+from catdog.architectures import MODELS, InputScale, ModelName
+from catdog.models import efficientnet
 
 if TYPE_CHECKING:
     import keras
@@ -21,20 +22,7 @@ SCALES: dict[InputScale, tuple[float, float]] = {
     "0..255": (1.0, 0.0),
     "0..1": (1 / 255.0, 0.0),
     "-1..1": (1 / 127.5, -1.0),
-}
-
-#: The last layer of each block of a backbone, bottom to top; training the upper ``k`` blocks
-#: starts from the output of the block below them. The stem comes first.
-BLOCKS: dict[ModelName, tuple[str, ...]] = {
-    "base_cnn": (),
-    "resnet50v2": (
-        "pool1_pool",
-        "conv2_block3_out",
-        "conv3_block4_out",
-        "conv4_block6_out",
-        "post_relu",
-    ),
-    "inception_v3": ("stem_pool", *(f"mixed{index}" for index in range(11))),
+    "-127/128..1": (1 / 128.0, -127 / 128.0),
 }
 
 #: Of the moving statistics of batch normalisation. Keras' 0.99 needs some hundred steps to forget
@@ -107,9 +95,11 @@ def _base_cnn(architecture: Architecture, x: keras.KerasTensor) -> keras.KerasTe
 def bare_backbone(
     name: ModelName, weights: str | None, input_tensor: keras.KerasTensor | None = None
 ) -> keras.Model:
-    """The backbone as Keras ships it, without its top; ``weights``: None, imagenet or a file."""
+    """The backbone without its top; ``weights``: None, imagenet or a file."""
     import keras
 
+    if name == "efficientnet_lite0":
+        return efficientnet.backbone(weights, input_tensor)
     make = {
         "resnet50v2": keras.applications.ResNet50V2,
         "inception_v3": keras.applications.InceptionV3,
@@ -140,7 +130,7 @@ def boundary(name: ModelName, unfrozen_blocks: int | Literal["all"]) -> str:
 
     0 unfrozen blocks leave the head alone: its input is :data:`POOLED`.
     """
-    blocks = BLOCKS[name]
+    blocks = MODELS[name].blocks
     if unfrozen_blocks == 0:
         return POOLED
     if unfrozen_blocks == "all" or unfrozen_blocks >= len(blocks):
@@ -188,8 +178,8 @@ def rate_factors(name: ModelName, network: keras.Model, layer_decay: float) -> d
     """Learning-rate factor by variable path: 1 for the head, times ``layer_decay`` a block down."""
     if layer_decay == 1.0 or name == "base_cnn":
         return {}
-    ends = {_find_name(network, block): index for index, block in enumerate(BLOCKS[name])}
-    top = len(BLOCKS[name])
+    ends = {_find_name(network, block): index for index, block in enumerate(MODELS[name].blocks)}
+    top = len(MODELS[name].blocks)
     factors, block = {}, 0
     for layer in network.layers:
         depth = 0 if layer.name == "logit" else top - block

@@ -1,8 +1,8 @@
 """Weights of a backbone: fetched and checked once for the whole cluster, then read from storage.
 
-Whatever the origin (Keras' ImageNet download, a file, a URI), the arrays end as one ``.npz`` under
-``<storage>/weights``, named by their own hash; workers read that. The driver never imports
-TensorFlow: loading runs in a Ray task.
+Whatever the origin (an installed package, Keras' ImageNet download, a file, a URI), the arrays end
+as one ``.npz`` under ``<storage>/weights``, named by their own hash; workers read that. The driver
+never imports TensorFlow: what Keras must load is loaded in a Ray task.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from catdog.config import InputScale, ModelName, WeightsSettings, digest
+from catdog.architectures import MODELS, InputScale, ModelName
+from catdog.config import WeightsSettings, digest
 from catdog.errors import UserError
+from catdog.models import efficientnet
 from catdog.storage import Location
 
 #: The origin of weights that were drawn, for want of trained ones.
@@ -48,21 +50,24 @@ def fetch(name: ModelName, settings: WeightsSettings, storage: Location) -> Weig
     """The weights of ``settings`` for the backbone ``name``; ``None`` where it asks for none.
 
     Raises:
-        UserError: no such file, a file that does not fit the backbone, or no network.
+        UserError: no such file, a file that does not fit the backbone, no network, or no package.
     """
     if not settings.pretrained:
         return None
     folder = storage / "weights"
-    note = folder / f"{name}-{digest([settings.source, _stamp(settings)])}.json"
+    note = folder / f"{name}-{digest([settings.source, _stamp(name, settings)])}.json"
     if note.exists():
         known = note.read_json()
         return Weights((folder / known["file"]).uri, known["origin"], known["hash"], settings.scale)
-    import ray
+    if is_installed(name, settings):
+        content, hashed = pack(efficientnet.imagenet_arrays())
+    else:
+        import ray
 
-    outcome = ray.get(ray.remote(num_cpus=1)(_load).remote(name, settings.source))
-    if isinstance(outcome, str):
-        raise UserError(outcome)
-    content, hashed = outcome
+        outcome = ray.get(ray.remote(num_cpus=1)(_load).remote(name, settings.source))
+        if isinstance(outcome, str):
+            raise UserError(outcome)
+        content, hashed = outcome
     target = folder / f"{name}-{hashed}.npz"
     if not target.exists():
         target.write_bytes(content)
@@ -72,20 +77,29 @@ def fetch(name: ModelName, settings: WeightsSettings, storage: Location) -> Weig
     return Weights(target.uri, origin, hashed, settings.scale)
 
 
+def is_installed(name: ModelName, settings: WeightsSettings) -> bool:
+    """Whether these weights come with an installed package, so that no network is needed."""
+    return settings.source == "imagenet" and MODELS[name].imagenet == "package"
+
+
 def check_source(name: ModelName, settings: WeightsSettings) -> None:
-    """Whether the file is there at all: the part of the check that costs nothing.
+    """Whether the file is there at all: the part of the check that costs next to nothing.
 
     Raises:
         UserError: it is not.
     """
+    if is_installed(name, settings):
+        efficientnet.check_package()
     if settings.source in ("none", "imagenet"):
         return
     if not Location.of(settings.source).exists():
         raise UserError(f"--weights-for {name}: there is no file {Location.of(settings.source)}")
 
 
-def _stamp(settings: WeightsSettings) -> str:
+def _stamp(name: ModelName, settings: WeightsSettings) -> str:
     """Changes when the file does, without reading it."""
+    if is_installed(name, settings):
+        return efficientnet.SHA256
     if settings.source == "imagenet":
         return ""
     location = Location.of(settings.source)
@@ -133,7 +147,7 @@ def _explain(name: ModelName, source: str, error: Exception) -> str:
     if source == "imagenet":
         return (
             f"ImageNet weights for {name} cannot be downloaded here; give --weights none, "
-            f"or a file: --weights-for {name}=PATH,scale=-1..1"
+            f"or a file: --weights-for {name}=PATH,scale={MODELS[name].scale}"
         )
     cause = " ".join(str(error).split())[:160]
     return f"{Location.of(source)} does not fit {name}: {cause}"

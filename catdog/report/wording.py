@@ -7,13 +7,11 @@ import re
 import unicodedata
 from typing import Any
 
+from catdog.architectures import MODELS
 from catdog.secrets import USER_INFO
 
-MODEL_TITLES = {
-    "base_cnn": "Base CNN",
-    "resnet50v2": "ResNet50V2",
-    "inception_v3": "InceptionV3",
-    "average": "Average of the models",
+MODEL_TITLES: dict[str, str] = {name: info.title for name, info in MODELS.items()} | {
+    "average": "Average of the models"
 }
 MINUS = "\N{MINUS SIGN}"
 THIN = "\N{NARROW NO-BREAK SPACE}"

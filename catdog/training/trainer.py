@@ -33,7 +33,8 @@ def train_in(pool: WorkerPool, jobs: Sequence[TrainingJob]) -> list[dict[str, An
     Raises:
         RunFailed: a worker failed more often than allowed, or the loss is not finite.
     """
-    pool.run([TrainTask(job, pool.workers.precision) for job in jobs if not is_done(job)])
+    precision_of = pool.workers.precision_of
+    pool.run([TrainTask(job, precision_of(job.name)) for job in jobs if not is_done(job)])
     return facts_of(jobs)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from catdog.architectures import MODELS, ModelName
 from catdog.config import ComputeSettings
 from catdog.console import plural
 
@@ -16,9 +17,11 @@ class Workers:
     Attributes:
         count: number of workers that the cluster has room for; with GPUs one each.
         cpus: CPU cores of each worker, also the threads it computes with.
-        precision: Keras dtype policy, e.g. ``float32`` or ``mixed_bfloat16``.
+        precision: Keras dtype policy, e.g. ``float32`` or ``mixed_bfloat16``; see
+            :meth:`precision_of`.
         span: fewest and most workers, where a training goes on with what the cluster has.
         resize_every_s: how often it then looks for nodes that have joined.
+        by_model: whether a model may be trained in another precision than the hardware's best.
     """
 
     count: int
@@ -29,6 +32,7 @@ class Workers:
     stall_limit_s: int = 600
     span: tuple[int, int] | None = None
     resize_every_s: int = 60
+    by_model: bool = False
 
     @classmethod
     def of(
@@ -41,7 +45,19 @@ class Workers:
         span: tuple[int, int] | None = None,
     ) -> Workers:
         restarts, stall_s = settings.max_restarts, settings.stall_limit_s
-        return cls(count, cpus, gpu, policy, restarts, stall_s, span, settings.resize_every_s)
+        every_s, by_model = settings.resize_every_s, settings.precision == "auto"
+        return cls(count, cpus, gpu, policy, restarts, stall_s, span, every_s, by_model)
+
+    def precision_of(self, model: ModelName) -> str:
+        """Keras dtype policy for ``model``.
+
+        :attr:`precision`, unless nobody asked for it, the workers have no GPU and the table of
+        models says that this one is slower in bfloat16 (a rule, from a measurement: no time is
+        spent on one at each start).
+        """
+        if self.by_model and not self.use_gpu and MODELS[model].cpu_precision == "float32":
+            return "float32"
+        return self.precision
 
     @property
     def least(self) -> int:

@@ -53,11 +53,11 @@ def sweep_fine_tuning(
     from ray import tune
 
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    board, precision = pool.board, pool.workers.precision
+    board, workers = pool.board, pool.workers
 
     def run_trial(config: dict[str, Any]) -> None:
         job = job_of(config["point"], ledger.output(config["trial"]))
-        _run_trial(TrainTask(job, precision), board)
+        _run_trial(TrainTask(job, workers.precision_of(job.name)), board)
 
     # Tune's own means to go on, which nobody uses, with whatever key the storage has in its URI:
     # they stay on this machine.

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from catdog.config import SMALLEST_IMAGE, ModelName
+from catdog.architectures import MODELS, ModelName
 from catdog.evaluation import gradcam
 from catdog.models import registry
 
@@ -23,9 +23,9 @@ def noise(count: int, side: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (count, side, side, 3), np.uint8)
 
 
-@pytest.mark.parametrize("name", list(gradcam.LAYERS))
+@pytest.mark.parametrize("name", list(MODELS))
 def test_every_architecture_has_places_to_show(name: ModelName) -> None:
-    side = SMALLEST_IMAGE[name] + 64
+    side = MODELS[name].smallest_image + 64
     places = gradcam.heat(built(name, side), name, noise(3, side))
     assert places.shape[0] == 3
     assert min(places.shape[1:]) > 1, "one place for the whole picture says nothing"

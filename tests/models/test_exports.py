@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from catdog.config import SMALLEST_IMAGE, ModelName
+from catdog.architectures import BACKBONES, MODELS, ModelName
 from catdog.data.images import shrink
 from catdog.errors import RunFailed
 from catdog.evaluation import exports
@@ -107,16 +107,17 @@ def test_an_export_that_answers_otherwise_is_not_kept(finished_run: Any, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["resnet50v2", "inception_v3"])
+@pytest.mark.parametrize("name", BACKBONES)
 def test_a_backbone_in_bfloat16_becomes_float32(name: ModelName, tmp_path: Path) -> None:
     import keras
 
-    side = SMALLEST_IMAGE[name] + 16
+    look = MODELS[name].smallest_image
+    side = look + 16
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         model = registry.build(
-            registry.Architecture(name, side, SMALLEST_IMAGE[name], "-1..1", dropout=0.1)
+            registry.Architecture(name, side, look, MODELS[name].scale, dropout=0.1)
         )
     finally:
         keras.config.set_dtype_policy(before)

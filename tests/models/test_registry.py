@@ -1,4 +1,4 @@
-"""The three classifiers: their size, their parts, and that they survive being saved."""
+"""The classifiers: their size, their parts, and that they survive being saved."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from catdog.config import SMALLEST_IMAGE, ModelName
+from catdog.architectures import MODELS, ModelName
 from catdog.models import registry
 from catdog.models.export import load_keras, save_keras
 from catdog.storage import Location
@@ -17,11 +17,12 @@ PARAMETERS: dict[ModelName, int] = {
     "base_cnn": 1_084_097,
     "resnet50v2": 23_566_849,
     "inception_v3": 21_804_833,
+    "efficientnet_lite0": 3_414_305,
 }
 
 
 def built(name: ModelName, image_size: int | None = None) -> Any:
-    look = SMALLEST_IMAGE[name]
+    look = MODELS[name].smallest_image
     return registry.build(
         registry.Architecture(name, image_size or look, look, "-1..1", dropout=0.2)
     )
@@ -38,12 +39,20 @@ def test_a_model_has_the_published_number_of_parameters(name: ModelName) -> None
 
 @pytest.mark.parametrize(
     "name, blocks",
-    [("resnet50v2", 0), ("resnet50v2", 1), ("inception_v3", 2), ("inception_v3", 11)],
+    [
+        ("resnet50v2", 0),
+        ("resnet50v2", 1),
+        ("inception_v3", 2),
+        ("inception_v3", 11),
+        ("efficientnet_lite0", 0),
+        ("efficientnet_lite0", 1),
+        ("efficientnet_lite0", 7),
+    ],
 )
 def test_trunk_and_tail_together_are_the_whole_model(name: ModelName, blocks: int) -> None:
     model = built(name)
     trunk, tail = registry.split_at(model, registry.boundary(name, blocks))
-    photos = pixels(SMALLEST_IMAGE[name])
+    photos = pixels(MODELS[name].smallest_image)
     logits = np.asarray(tail(trunk(photos, training=False), training=False))
     whole = np.asarray(model(photos, training=False))
     np.testing.assert_allclose(1 / (1 + np.exp(-logits)), whole, atol=1e-5)
@@ -70,6 +79,15 @@ def test_a_saved_model_loads_in_safe_mode_and_predicts_the_same(tmp_path: Path) 
         np.asarray(load_keras(target)(photos, training=False)),
         np.asarray(model(photos, training=False)),
     )
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if MODELS[name].blocks])
+def test_the_blocks_of_the_table_are_layers_from_bottom_to_top(name: ModelName) -> None:
+    model = built(name)
+    order = [layer.name for layer in model.layers]
+    places = [order.index(registry.find_layer(model, end).name) for end in MODELS[name].blocks]
+    assert places == sorted(places)
+    assert order[places[-1] + 1] == registry.POOLED, "the last block ends below the head"
 
 
 def test_fine_tuning_freezes_what_is_below_and_all_batch_normalisation() -> None:
