@@ -15,7 +15,7 @@ WORKDIR /home/ray/catdog
 
 # The dependencies alone: this layer stays while only the code changes. boto3 and Google's client
 # are for the autoscaler on the head.
-COPY --chown=1000:100 pyproject.toml constraints.txt README.md LICENSE ./
+COPY --chown=1000:100 pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 RUN mkdir catdog \
     && python -m pip install --no-cache-dir --upgrade --constraint constraints.txt pip \
     && python -m pip install --no-cache-dir --constraint constraints.txt \

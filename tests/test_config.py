@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from catdog.cluster import Node, Resources, describe_hardware, plan_workers
-from catdog.config import Config
+from catdog.config import Config, WeightsSettings
 from catdog.errors import UserError
 from catdog.flags import config_from, training_parser
 from catdog.presets import PRESETS, laptop
@@ -152,6 +152,37 @@ def test_weights_of_one_backbone_come_with_their_scale() -> None:
     assert config.weights_of("inception_v3").source == "/w.h5"
     assert config.weights_of("inception_v3").scale == "0..1"
     assert not config.weights_of("resnet50v2").pretrained
+
+
+def test_efficientnet_starts_from_its_package_with_the_scale_of_its_weights() -> None:
+    name, scale = "efficientnet_lite0", "-127/128..1"
+    for preset in PRESETS.values():
+        assert name in preset().models
+        assert preset().weights_of(name) == WeightsSettings(source="imagenet", scale=scale)
+    assert parsed("--weights", "none").weights_of(name) == WeightsSettings(
+        source="none", scale=scale
+    )
+    own = parsed("--weights-for", f"{name}=/w.h5").weights_of(name)
+    assert (own.source, own.scale) == ("/w.h5", scale)
+    assert parsed("--weights-for", f"{name}=/w.h5,scale=0..1").weights_of(name).scale == "0..1"
+    assert parsed("--weights-for", "resnet50v2=/w.h5").weights_of("resnet50v2").scale == "-1..1"
+
+
+def test_bfloat16_is_left_out_where_a_model_is_slower_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("catdog.cluster._cpu_has_bfloat16", lambda: True)
+    cores, gpus = Resources((Node(4, 0),)), Resources((Node(4, 2),))
+
+    def policies(resources: Resources, *arguments: str) -> tuple[str, str]:
+        workers = plan_workers(parsed(*arguments), resources)
+        return workers.precision_of("inception_v3"), workers.precision_of("efficientnet_lite0")
+
+    mixed = "mixed_bfloat16"
+    assert policies(cores) == (mixed, "float32")
+    assert policies(gpus) == (mixed, mixed)
+    assert policies(cores, "--set", "compute.precision=bfloat16") == (mixed, mixed)
+    assert policies(cores, "--set", "compute.precision=float32") == ("float32", "float32")
 
 
 def test_any_setting_can_be_set_by_its_path() -> None:

@@ -196,3 +196,31 @@ def test_activations_that_would_not_fit_on_the_disk_are_told(tmp_path: Path) -> 
     check_room(place, photos=10, bytes_each=1000.0)
     with pytest.raises(UserError, match=r"of 1000000000 more photos need 3725.29 GiB and .* free;"):
         check_room(place, photos=10**9, bytes_each=4000.0)
+
+
+@pytest.mark.timeout(240)
+def test_the_packages_weights_give_features_in_the_models_own_precision(
+    probed: dict[str, Any], storage: Location
+) -> None:
+    """On a CPU whose best precision is bfloat16, as it is planned for one."""
+    from catdog.extraction import extract_features
+    from catdog.models.registry import POOLED
+    from catdog.models.weights import fetch
+    from catdog.planning import Plan
+    from catdog.presets import sample
+    from catdog.runs import RunDirectory
+
+    name = "efficientnet_lite0"
+    changes = {"storage": storage.uri, "data": DataSettings(image_size=32, drawings=120)}
+    config = sample().model_copy(update=changes)
+    weights = fetch(name, config.weights_of(name), storage)
+    assert weights is not None
+    run, dataset = RunDirectory(storage / "lite0"), probed["dataset"]
+    workers = replace(probed["workers"], precision="mixed_bfloat16", by_model=True)
+    plan = Plan(config, run, dataset, workers.precision, {name: weights})
+    features = extract_features(plan, name, [POOLED], storage, workers, ("val",))[POOLED]
+    rows = features.rows("val")
+    kept = rows.gather(np.arange(len(rows)))
+    assert kept.dtype == np.float32
+    assert kept.shape == (len(dataset.rows("val")), 1280)
+    assert kept.std() > 0.1
