@@ -7,6 +7,8 @@ traceback.
 
 from __future__ import annotations
 
+import sys
+
 
 class UserError(Exception):
     """Something the user gave cannot be used; the message is the whole explanation.
@@ -35,3 +37,12 @@ class StorageAway(OSError):
     """A remote store that has not answered for longer than a run waits for it (exit code 1)."""
 
     exit_code = 1
+
+
+def install_command(extra: str) -> str:
+    """The command that installs an extra of pyproject.toml, to be run in the project's checkout.
+
+    By path, never by name: the project is on no package index, and others' packages are.
+    """
+    python = sys.orig_argv[0] if sys.orig_argv else "python"
+    return f"{python} -m pip install --constraint constraints.txt --editable '.[{extra}]'"

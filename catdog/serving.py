@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from catdog.data.decoding import Rejected
 from catdog.data.images import inspect
-from catdog.errors import UserError
+from catdog.errors import UserError, install_command
 from catdog.evaluation.answers import answer
 from catdog.evaluation.finished import FinishedModel, logits_of
 from catdog.models.export import load_keras
@@ -84,7 +84,7 @@ def _ray_serve() -> Any:
         from ray import serve
     except ImportError as error:
         raise UserError(
-            f"serving needs the package {error.name}; install catdog with its extra `serve`"
+            f"serving needs the package {error.name}: {install_command('serve')}"
         ) from error
     return serve
 

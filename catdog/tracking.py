@@ -19,7 +19,7 @@ from typing import Any
 
 from catdog import console
 from catdog.config import Config
-from catdog.errors import UserError
+from catdog.errors import UserError, install_command
 from catdog.runs import RunDirectory, asked
 from catdog.secrets import without_secrets
 from catdog.session import Session
@@ -55,7 +55,7 @@ def check_tracking(settings: TrackingSettings) -> None:
     if settings.to is None:
         return
     if find_spec("mlflow") is None:
-        raise UserError("--track mlflow needs the package mlflow: pip install 'catdog[mlflow]'")
+        raise UserError(f"--track mlflow needs the package mlflow: {install_command('mlflow')}")
     uri = _uri(settings)
     if not uri:
         raise UserError(

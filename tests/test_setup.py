@@ -68,6 +68,31 @@ def test_what_is_installed_are_the_exact_versions():
     assert not differing, f"run `make .venv`; {differing}"
 
 
+def texts() -> list[Path]:
+    """Every text of the project: code, documents, set-up."""
+    kinds = {".py", ".md", ".yaml", ".toml", ".txt", ".j2", ".html", ""}
+    folders = [PROJECT / name for name in ("catdog", "jobs", "docs", "tests", ".ci")]
+    files = [*PROJECT.iterdir(), *(file for folder in folders for file in folder.rglob("*"))]
+    return [file for file in files if file.is_file() and file.suffix in kinds]
+
+
+def test_no_text_tells_to_install_somebody_elses_package():
+    """The name `catdog` on the package index is another project's."""
+    advice = re.compile(r"catdog\[\w|pip3? install\b[^\n]*[ '\"]catdog\b(?![./-])")
+    files = [file for file in texts() if file != Path(__file__)]
+    assert PROJECT / "README.md" in files
+    found = [
+        f"{file.relative_to(PROJECT)}: {match[0]}"
+        for file in files
+        for match in advice.finditer(file.read_text(encoding="utf-8", errors="replace"))
+    ]
+    assert not found
+
+
+def test_the_distribution_is_not_named_like_somebody_elses():
+    assert PYPROJECT["project"]["name"] not in ("catdog", "cat-dog")
+
+
 def test_the_newest_and_oldest_python_are_said_alike_everywhere():
     takes = SpecifierSet(PYPROJECT["project"]["requires-python"])
     taken = [minor for minor in range(20) if f"3.{minor}" in takes]

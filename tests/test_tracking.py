@@ -165,7 +165,7 @@ def test_a_package_that_is_missing_is_one_line_before_any_work(
     )
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.strip().splitlines()
-    assert "pip install 'catdog[mlflow]'" in line
+    assert "pip install --constraint constraints.txt --editable '.[mlflow]'" in line
     assert not (tmp_path / "runs").exists()
 
 

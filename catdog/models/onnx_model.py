@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catdog.data.labels import CLASSES
-from catdog.errors import UserError
+from catdog.errors import UserError, install_command
 from catdog.models.portable import INPUT, OUTPUT
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ def check_onnx() -> None:
         import tf2onnx  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"--formats onnx needs the package {error.name}; install catdog with its extra "
-            "`export`, or leave onnx out"
+            f"--formats onnx needs the package {error.name}: {install_command('export')} "
+            "(or leave onnx out)"
         ) from error
 
 

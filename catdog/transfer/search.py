@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from catdog.config import FineTuneSettings, ScratchSettings
-from catdog.errors import UserError
+from catdog.errors import UserError, install_command
 from catdog.sweep_settings import SearchMethod, SweepSettings
 
 Point = dict[str, Any]
@@ -203,7 +203,7 @@ def _optuna() -> Any:
         import optuna
     except ImportError:
         raise UserError(
-            'sweep.search tpe needs Optuna: pip install "catdog[tpe]" (or --search random)'
+            f"sweep.search tpe needs Optuna: {install_command('tpe')} (or --search random)"
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

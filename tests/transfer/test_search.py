@@ -122,7 +122,7 @@ def test_those_of_tpe_are_all_it_might_come_to() -> None:
 
 def test_tpe_without_optuna_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)  # as where it is not installed
-    with pytest.raises(UserError, match=r'pip install "catdog\[tpe\]"'):
+    with pytest.raises(UserError, match=r"pip install .* --editable '\.\[tpe\]'"):
         search(search="tpe")
 
 
