@@ -30,7 +30,8 @@ def command(main: Callable[[list[str]], None], arguments: list[str]) -> int:
     """
     signal.signal(signal.SIGTERM, _raise_terminated)
     try:
-        main(arguments)
+        with console.activity_shown():
+            main(arguments)
     except UserError as error:
         console.complain(str(error), error.details)
         return error.exit_code

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from catdog.console import say
+from catdog.console import doing, say
 from catdog.errors import RunFailed, UserError
 from catdog.training.pool import POLL_S
 
@@ -41,7 +41,9 @@ def connected() -> Iterator[None]:
         return
     on_sigterm = signal.getsignal(signal.SIGTERM)
     address = os.environ.get("RAY_ADDRESS") or None
+    doing("joining or starting Ray")
     _join(address)
+    doing("looking at the cluster")
     # Ray's own handler would end this process on the spot.
     signal.signal(signal.SIGTERM, on_sigterm)
     _quiet_ray()

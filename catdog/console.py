@@ -1,6 +1,7 @@
 """Lines, progress bars and tables for people.
 
 Plain lines in job logs and pipes, a live bar on a terminal. Nothing else in the project prints.
+While a command runs something moves: :mod:`catdog.activity`.
 Keys in URIs are taken out of every line.
 """
 
@@ -14,13 +15,24 @@ from pathlib import Path
 from typing import IO, Protocol, cast
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
+from catdog.activity import Activity
 from catdog.secrets import without_secrets
 
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
+_activity = Activity(_out)
+#: A context in which the current stage is shown while nothing else is printed.
+activity_shown = _activity.shown
 
 
 class Advance(Protocol):
@@ -29,16 +41,33 @@ class Advance(Protocol):
 
 def say(line: str = "") -> None:
     """One line on standard output, shown at once."""
+    _activity.printed()
     _out.print(without_secrets(line), markup=False)
 
 
 def stage(name: str, explanation: str = "") -> None:
     line = f"── {name}" + (f"  {explanation}" if explanation else "")
+    _activity.printed()
     _out.print(without_secrets(line), markup=False, style="bold")
+    doing(name)
+
+
+def doing(what: str, *, logged: bool = True) -> None:
+    """What takes time now: moves on a terminal, is repeated in a log that would else be silent.
+
+    ``logged`` is false where the output is an answer that a script reads whole.
+    """
+    _activity.begin(without_secrets(what), logged)
 
 
 def warn(line: str) -> None:
+    _activity.printed()
     _out.print(f"note: {without_secrets(line)}", markup=False, style="yellow")
+
+
+def caution(line: str) -> None:
+    """About an answer that may mislead: on standard error, so that answers can be read alone."""
+    _err.print(f"warning: {without_secrets(line)}", markup=False, style="yellow")
 
 
 def complain(line: str, details: Iterable[str] = ()) -> None:
@@ -54,6 +83,7 @@ def complain_more(line: str) -> None:
 
 
 def table(columns: list[str], rows: list[list[str]]) -> None:
+    _activity.printed()
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         grid.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
@@ -76,16 +106,18 @@ def progress(label: str, total: float, *, clock: bool = True) -> Iterator[Advanc
     ``clock``: with the time left until ``total``; not where the text tells of another time.
     """
     if not is_live():
-        yield lambda done, text="": None
+        with _activity.within(label) as note:
+            yield lambda done, text="": note(text)
         return
     columns = [
+        SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[text]}"),
         *([TimeRemainingColumn()] if clock else []),
     ]
-    with Progress(*columns, console=_out, transient=True) as bar:
+    with _activity.bar_shown(), Progress(*columns, console=_out, transient=True) as bar:
         task = bar.add_task(label, total=total, text="")
         yield lambda done, text="": bar.update(task, completed=done, text=text)
 
@@ -111,22 +143,24 @@ def chatter_to(log: Path) -> Iterator[None]:
     # None lets a console follow sys.stdout, which others may turn meanwhile.
     own = (sys.stdout, sys.stderr)
     before = [None if console.file in own else console.file for console in consoles]
-    for number, console, stream in zip((1, 2), consoles, streams, strict=True):
-        os.dup2(sink, number)
-        console.file = stream
+    with _activity.lock:
+        for number, console, stream in zip((1, 2), consoles, streams, strict=True):
+            os.dup2(sink, number)
+            console.file = stream
     os.close(sink)
     try:
         yield
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        for number, saved, console, stream, old in zip(
-            (1, 2), kept, consoles, streams, before, strict=True
-        ):
-            os.dup2(saved, number)
-            os.close(saved)
-            console.file = cast(IO[str], old)
-            stream.close()
+        with _activity.lock:
+            for number, saved, console, stream, old in zip(
+                (1, 2), kept, consoles, streams, before, strict=True
+            ):
+                os.dup2(saved, number)
+                os.close(saved)
+                console.file = cast(IO[str], old)
+                stream.close()
 
 
 def plural(number: int, noun: str) -> str:

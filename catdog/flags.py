@@ -70,7 +70,7 @@ def tuning_parser() -> argparse.ArgumentParser:
     sweep.add_argument(
         "--search",
         choices=("random", "grid", "tpe"),
-        help="default: random; tpe needs the extra tpe (README); the space is in sweep.…, see --set",
+        help="default: random; tpe needs the extra tpe; the space is in sweep.…, see --set",
     )
     _add_weights(parser.add_argument_group("weights"))
     _add_resources(parser.add_argument_group("training"))

@@ -26,7 +26,7 @@ def epoch_line(message: dict[str, Any], left_s: float | None) -> str:
 
 
 #: How often a log without a bar says how far an epoch is.
-TELL_EVERY_S = 60.0
+TELL_EVERY_S = 15.0
 
 
 def step_text(message: dict[str, Any]) -> str:

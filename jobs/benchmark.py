@@ -52,14 +52,15 @@ def main() -> int:
     target: Path | None = arguments.json
     results = json.loads(target.read_text()) if target and target.exists() else {}
     try:
-        for part in arguments.parts:
-            console.stage(part)
-            module = importlib.import_module(f"catdog.benchmarks.{part}")
-            results[part] = module.measure(arguments)
-            text = json.dumps(results, indent=2)
-            if target:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_text(text + "\n")
+        with console.activity_shown():
+            for part in arguments.parts:
+                console.stage(part)
+                module = importlib.import_module(f"catdog.benchmarks.{part}")
+                results[part] = module.measure(arguments)
+                text = json.dumps(results, indent=2)
+                if target:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_text(text + "\n")
     except UserError as error:
         console.complain(str(error), error.details)
         return error.exit_code

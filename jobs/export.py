@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from catdog import console
 from catdog.command import command
 from catdog.models.portable import FORMATS
 from catdog.parsing import OneLineParser, add_model
@@ -21,6 +22,7 @@ from catdog.parsing import OneLineParser, add_model
 
 def main(arguments: list[str]) -> None:
     options = _parse(arguments)
+    console.doing("loading the model")
     # After parsing, so that --help answers at once.
     from catdog.exporting import run_export
 

@@ -15,12 +15,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from catdog import console
 from catdog.command import command
 from catdog.parsing import OneLineParser, add_model
 
 
 def main(arguments: list[str]) -> None:
     options = _parse(arguments)
+    console.doing("loading the model", logged=False)
     # After parsing, so that --help answers at once.
     from catdog.prediction import run_prediction
 

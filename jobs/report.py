@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     page = report.build(runs, price_per_hour=options.price_per_hour)
     for sentence in (runs[0] / "report.json").read_json()["verdict"]["sentences"]:
         console.say(sentence)
-    print(page)
+    console.say(str(page))
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

@@ -16,17 +16,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from catdog import console
 from catdog.command import command
 from catdog.parsing import OneLineParser, add_model
 
 
 def main(arguments: list[str]) -> None:
     options = _parse(arguments)
+    console.doing("loading the model")
     # After parsing, so that --help answers at once.
     import tempfile
     import threading
 
-    from catdog import console
     from catdog.connection import connected
     from catdog.evaluation.batch import Pool
     from catdog.evaluation.finished import find_model
@@ -38,7 +39,9 @@ def main(arguments: list[str]) -> None:
     with console.chatter_to(log), connected():
         pool = Pool.of_cluster()
         endpoint = Endpoint(options.host, options.port, options.replicas, pool.cpus, pool.use_gpu)
+        console.doing("starting the service")
         with serving(model, endpoint) as url:
+            console.doing("")
             console.say(f"{model.name} answers at {url} until Ctrl-C")
             threading.Event().wait()
 

@@ -13,13 +13,17 @@ from pathlib import Path
 # own code.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from catdog import console
 from catdog.command import command
 from catdog.flags import config_from, training_parser
+from catdog.opening import opening_line
 
 
 def main(arguments: list[str]) -> None:
     flags = training_parser().parse_args(arguments)
     config = config_from(flags)
+    console.say(opening_line(config))
+    console.doing("loading libraries, checking what was given")
     if flags.dry_run:
         from catdog.preflight import print_plan
 
@@ -27,7 +31,7 @@ def main(arguments: list[str]) -> None:
         return
     from catdog.pipeline import run_job
 
-    print(run_job(config))
+    console.say(str(run_job(config)))
 
 
 if __name__ == "__main__":

@@ -17,16 +17,20 @@ from pathlib import Path
 # own code.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from catdog import console
 from catdog.command import command
 from catdog.flags import config_from, tuning_parser
+from catdog.opening import opening_line
 
 
 def main(arguments: list[str]) -> None:
     flags = tuning_parser().parse_args(arguments)
     config = config_from(flags)
+    console.say(opening_line(config))
+    console.doing("loading libraries, checking what was given")
     from catdog.pipeline import run_sweep
 
-    print(run_sweep(config))
+    console.say(str(run_sweep(config)))
 
 
 if __name__ == "__main__":
