@@ -36,7 +36,7 @@ PASSING = frozenset(
         errno.ENETDOWN,
         errno.ENETUNREACH,
         errno.ENOTCONN,
-        errno.EREMOTEIO,
+        getattr(errno, "EREMOTEIO", errno.EIO),  # Linux alone has it
         errno.EROFS,
         errno.ESTALE,
         errno.ETIMEDOUT,

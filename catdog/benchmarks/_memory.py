@@ -44,13 +44,12 @@ def _now() -> int:
 def _workers(driver: int) -> list[int]:
     parents: dict[int, int] = {}
     names: dict[int, bytes] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, IndexError):
-                parents[int(entry.name)] = int(
-                    (entry / "stat").read_text().rpartition(")")[2].split()[1]
-                )
-                names[int(entry.name)] = (entry / "cmdline").read_bytes()
+    for entry in Path("/proc").glob("[0-9]*"):  # none where there is no /proc
+        with contextlib.suppress(OSError, IndexError):
+            parents[int(entry.name)] = int(
+                (entry / "stat").read_text().rpartition(")")[2].split()[1]
+            )
+            names[int(entry.name)] = (entry / "cmdline").read_bytes()
     found = []
     for process, name in names.items():
         at = process

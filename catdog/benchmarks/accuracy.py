@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from catdog import console
+from catdog import console, machine
 from catdog.benchmarks import _photos
 from catdog.cluster import dtype_policy
 from catdog.config import InputScale, ModelName
@@ -51,7 +51,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "plain": told,
         "difference": round(ours["test_accuracy"] - told["test_accuracy"], 4),
         "time_ratio": round(told["seconds"] / ours["seconds"], 2),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": machine.cores(),
     }
 
 

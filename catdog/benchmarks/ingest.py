@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from catdog import console
+from catdog import console, machine
 from catdog.benchmarks import _memory, _photos
 
 
@@ -26,7 +26,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Medians of rounds taken in turn, in images per second, and the ratios between them."""
     import ray
 
-    cores = len(os.sched_getaffinity(0))
+    cores = machine.cores()
     count, size = arguments.files, arguments.image_size
     with _photos.workplace(arguments.work) as work:
         folder = _photos.repeated(arguments.data, count, size, work)

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from catdog import console
+from catdog import console, machine
 from catdog.benchmarks import _photos
 from catdog.config import ModelName
 
@@ -45,7 +45,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     from catdog.evaluation.batch import BATCH, Pool
     from catdog.presets import PRESETS
 
-    cores = len(os.sched_getaffinity(0))
+    cores = machine.cores()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     ray.init("local", num_cpus=cores, include_dashboard=False, log_to_driver=False)
     try:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from catdog import console
+from catdog import console, machine
 from catdog.benchmarks import _photos
 from catdog.cluster import dtype_policy
 from catdog.config import ScratchSettings
@@ -42,7 +42,7 @@ Side = tuple[int, Callable[[], float]]
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Medians of rounds taken in turn, images per second from the second epoch on."""
-    cores = len(os.sched_getaffinity(0))
+    cores = machine.cores()
     # Priority equal to that of plain Keras, whatever else the machine does.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray reads this name)
     with _photos.workplace(arguments.work) as work, connected():

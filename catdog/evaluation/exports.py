@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import tempfile
 import time
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from catdog import machine
 from catdog.errors import RunFailed
 from catdog.evaluation.finished import FinishedModel, logits_of, predictions
 from catdog.evaluation.metrics import probabilities
@@ -169,7 +169,7 @@ def _note(model: FinishedModel, proof: _Proof, name: str, facts: dict[str, Any])
     record["formats"][name] = facts | {
         "temperature": model.temperature,
         "test_photos": len(proof.photos.pixels),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": machine.cores(),
         "made_at": now(),
     }
     target.write_json(record)
