@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from catdog import console
 from catdog.access import check_readable
 from catdog.architectures import MODELS
 from catdog.cluster import Resources, plan_workers
-from catdog.config import Config, ModelName
+from catdog.config import Config, ModelName, WeightsSettings
 from catdog.connection import connected
 from catdog.data.prepare import Survey, survey
 from catdog.errors import UserError
 from catdog.models.registry import boundary
-from catdog.models.weights import check_source
+from catdog.models.weights import cannot_download, check_source, missing
 from catdog.runs import RunDirectory
 from catdog.storage import Location
 from catdog.tracking import check_tracking
@@ -91,17 +91,40 @@ def check_kept_views(config: Config, name: ModelName) -> None:
 
 
 def print_plan(config: Config) -> None:
-    """``--dry-run``: what would be done, with what, and about how long it takes."""
+    """``--dry-run``: what would be done, with what, and about how long it takes.
+
+    Raises:
+        UserError: what the job would raise before it starts, that weights cannot be had too.
+    """
     check_places(config)
     seen = check(config)
     with connected():
         resources = Resources.at_most()
         workers = plan_workers(config, resources)
-    for key, value in _lines(config, seen, workers):
+        lacking = lacking_weights(config)
+    for key, value in _lines(config, seen, workers, lacking):
         console.say(f"{key:14}{value}")
+    if config.preset != "sample":  # which alone goes on without
+        for name, reason in lacking.items():
+            raise UserError(cannot_download(name, reason))
 
 
-def _lines(config: Config, seen: Survey, workers: Workers) -> Iterator[tuple[str, str]]:
+def lacking_weights(config: Config) -> dict[ModelName, str]:
+    """Backbones whose ImageNet weights cannot be had here, and why. Ray must be initialised."""
+    storage = Location.of(config.storage)
+    reasons = {name: missing(name, config.weights_of(name), storage) for name in config.models}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def without_weights(config: Config, lacking: Iterable[ModelName]) -> Config:
+    """``config`` with these backbones from random weights: how the sample goes on."""
+    none = {name: WeightsSettings(source="none") for name in lacking}
+    return config.model_copy(update={"weights": {**config.weights, **none}})
+
+
+def _lines(
+    config: Config, seen: Survey, workers: Workers, lacking: Mapping[ModelName, str]
+) -> Iterator[tuple[str, str]]:
     cat, dog = seen.classes.get("cat", 0), seen.classes.get("dog", 0)
     unknown = seen.files - cat - dog
     yield "run", str(RunDirectory.of(config).root)
@@ -113,17 +136,20 @@ def _lines(config: Config, seen: Survey, workers: Workers) -> Iterator[tuple[str
     room = "" if free is None else f" of {console.size(free)} free"
     yield "disk", f"{console.size(seen.needed_bytes)}{room}"
     yield "compute", f"{workers}, {workers.precision}"
+    real = without_weights(config, lacking)
     for name in config.models:
         weights = config.weights_of(name)
         start = "from scratch" if not weights.pretrained else f"weights: {weights.source}"
-        epochs = console.plural(_epochs(config, name), "epoch")
+        if name in lacking:
+            start += f" (cannot be downloaded here: {lacking[name]}); from random weights instead"
+        epochs = console.plural(_epochs(real, name), "epoch")
         yield name, f"{config.image_size_of(name)} pixels, {epochs}, {start}"
     trials = config.sweep.trials
     yield "sweep", console.plural(trials, "trial") if trials else "none"
     if workers.use_gpu:
         yield "time", "not estimated for GPUs"
     else:
-        yield "time", f"about {console.duration(estimate_seconds(config, seen, workers))}"
+        yield "time", f"about {console.duration(estimate_seconds(real, seen, workers))}"
 
 
 def _epochs(config: Config, name: ModelName) -> int:

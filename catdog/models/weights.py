@@ -20,6 +20,7 @@ from catdog.architectures import MODELS, InputScale, ModelName
 from catdog.config import WeightsSettings, digest
 from catdog.errors import UserError
 from catdog.models import efficientnet
+from catdog.models.download import obstacle
 from catdog.storage import Location
 
 #: The origin of weights that were drawn, for want of trained ones.
@@ -55,7 +56,7 @@ def fetch(name: ModelName, settings: WeightsSettings, storage: Location) -> Weig
     if not settings.pretrained:
         return None
     folder = storage / "weights"
-    note = folder / f"{name}-{digest([settings.source, _stamp(name, settings)])}.json"
+    note = _note(name, settings, storage)
     if note.exists():
         known = note.read_json()
         return Weights((folder / known["file"]).uri, known["origin"], known["hash"], settings.scale)
@@ -64,6 +65,8 @@ def fetch(name: ModelName, settings: WeightsSettings, storage: Location) -> Weig
     else:
         import ray
 
+        if settings.source == "imagenet" and (reason := obstacle(name)):
+            raise UserError(cannot_download(name, reason))
         outcome = ray.get(ray.remote(num_cpus=1)(_load).remote(name, settings.source))
         if isinstance(outcome, str):
             raise UserError(outcome)
@@ -80,6 +83,32 @@ def fetch(name: ModelName, settings: WeightsSettings, storage: Location) -> Weig
 def is_installed(name: ModelName, settings: WeightsSettings) -> bool:
     """Whether these weights come with an installed package, so that no network is needed."""
     return settings.source == "imagenet" and MODELS[name].imagenet == "package"
+
+
+def missing(name: ModelName, settings: WeightsSettings, storage: Location) -> str | None:
+    """Why ImageNet weights for ``name`` cannot be had here; ``None`` where they can, or are not
+    asked for. Ray must be initialised.
+    """
+    if settings.source != "imagenet" or is_installed(name, settings):
+        return None
+    if _note(name, settings, storage).exists():
+        return None
+    return obstacle(name)
+
+
+def cannot_download(name: ModelName, reason: str = "") -> str:
+    """The line about ImageNet weights where there is no network."""
+    why = f" ({reason})" if reason else ""
+    return (
+        f"ImageNet weights for {name} cannot be downloaded here{why}; give --weights none, "
+        f"or a file: --weights-for {name}=PATH,scale={MODELS[name].scale}"
+    )
+
+
+def _note(name: ModelName, settings: WeightsSettings, storage: Location) -> Location:
+    """Says where in storage the weights are, once they are."""
+    key = digest([settings.source, _stamp(name, settings)])
+    return storage / "weights" / f"{name}-{key}.json"
 
 
 def check_source(name: ModelName, settings: WeightsSettings) -> None:
@@ -145,9 +174,6 @@ def unpack(content: bytes) -> list[np.ndarray[Any, Any]]:
 
 def _explain(name: ModelName, source: str, error: Exception) -> str:
     if source == "imagenet":
-        return (
-            f"ImageNet weights for {name} cannot be downloaded here; give --weights none, "
-            f"or a file: --weights-for {name}=PATH,scale={MODELS[name].scale}"
-        )
+        return cannot_download(name)
     cause = " ".join(str(error).split())[:160]
     return f"{Location.of(source)} does not fit {name}: {cause}"
