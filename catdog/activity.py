@@ -24,35 +24,37 @@ class Activity:
     """The current stage of a command.
 
     Attributes:
-        console: where it is shown.
+        console: where it is shown: standard output.
+        errors: standard error.
         text: what is being done; nothing is shown while it is empty.
         detail: how far it is, where that is known.
-        logged: whether a log gets lines about it, too.
+        said: whether the command has printed anything there; until then a log's lines go to
+            ``errors``, for what comes may be an answer that a script reads.
         running: whether a command is running, which shows it; a library's caller sees nothing.
     """
 
     console: Console
+    errors: Console
     text: str = ""
     detail: str = ""
-    logged: bool = True
     running: bool = False
+    said: bool = False
     since: float = field(default_factory=time.monotonic)
     heard: float = field(default_factory=time.monotonic)
     lock: threading.RLock = field(default_factory=threading.RLock)
     _spinner: Progress | None = None
     _bars: int = 0
 
-    def begin(self, text: str, logged: bool = True) -> None:
+    def begin(self, text: str) -> None:
         with self.lock:
             self._hide()
             self.text, self.detail, self.since = text, "", time.monotonic()
-            self.logged = logged
             self._show()
 
     @contextmanager
     def within(self, text: str) -> Iterator[Callable[[str], None]]:
         """Something that tells how far it is, for the time of the block."""
-        before, since, logged = self.text, self.since, self.logged
+        before, since = self.text, self.since
         self.begin(text)
 
         def note(detail: str) -> None:
@@ -61,12 +63,12 @@ class Activity:
         try:
             yield note
         finally:
-            self.begin(before, logged)
+            self.begin(before)
             self.since = since
 
     def printed(self) -> None:
         """Something else was: a log needs no line for a while."""
-        self.heard = time.monotonic()
+        self.heard, self.said = time.monotonic(), True
 
     @contextmanager
     def bar_shown(self) -> Iterator[None]:
@@ -86,8 +88,8 @@ class Activity:
         """Show it until the block is left."""
         over = threading.Event()
         beat = threading.Thread(target=self._beat, args=(over,), name="heartbeat", daemon=True)
-        self.running, self.text = True, ""
-        self.printed()
+        self.running, self.said, self.text = True, False, ""
+        self.heard = time.monotonic()
         beat.start()
         try:
             yield
@@ -102,10 +104,10 @@ class Activity:
         while not over.wait(min(1.0, BEAT_S / 4)):
             with self.lock:
                 silent = time.monotonic() - self.heard
-                wanted = self.text and self.logged and not self.console.is_terminal
-                if wanted and silent >= BEAT_S:
-                    self.console.print(f"… {self._line()}", markup=False)
-                    self.printed()
+                if self.text and silent >= BEAT_S and not self.console.is_terminal:
+                    console = self.console if self.said else self.errors
+                    console.print(f"… {self._line()}", markup=False)
+                    self.heard = time.monotonic()
 
     def _line(self) -> str:
         done = f": {self.detail}" if self.detail else ""

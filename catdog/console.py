@@ -30,7 +30,7 @@ from catdog.secrets import without_secrets
 
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
-_activity = Activity(_out)
+_activity = Activity(_out, _err)
 #: A context in which the current stage is shown while nothing else is printed.
 activity_shown = _activity.shown
 
@@ -52,12 +52,9 @@ def stage(name: str, explanation: str = "") -> None:
     doing(name)
 
 
-def doing(what: str, *, logged: bool = True) -> None:
-    """What takes time now: moves on a terminal, is repeated in a log that would else be silent.
-
-    ``logged`` is false where the output is an answer that a script reads whole.
-    """
-    _activity.begin(without_secrets(what), logged)
+def doing(what: str) -> None:
+    """What takes time now: moves on a terminal, is repeated in a log that would else be silent."""
+    _activity.begin(without_secrets(what))
 
 
 def warn(line: str) -> None:

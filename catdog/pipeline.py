@@ -30,6 +30,7 @@ from catdog.nodes import check_nodes
 from catdog.planning import Plan
 from catdog.preflight import check, check_places
 from catdog.recording import write_model_files
+from catdog.report.ending import show
 from catdog.runs import RunDirectory, lease
 from catdog.scaling import wait_for
 from catdog.session import Session
@@ -55,6 +56,7 @@ def run_job(config: Config) -> Location:
     run = RunDirectory.of(config)
     if run.is_finished(config):
         console.say(f"{run.root} is finished; nothing is left to do")
+        show(run.root)
         return run.root / "report.html"
     with _at_work(config, run) as session:
         return _run_stages(config, run, session)
@@ -309,4 +311,6 @@ def report(run: RunDirectory, session: Session) -> Location:
     from catdog.report import build
 
     session.stage("report")
-    return build([run.root])
+    page = build([run.root])
+    show(run.root)
+    return page

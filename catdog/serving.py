@@ -1,8 +1,8 @@
 """A finished model behind HTTP, on Ray Serve (the extra ``serve``).
 
-POST the bytes of a photo, get ``{"label", "probability", "probability_dog", "model"}``. A file that
-is no photo gets 400 with the data stage's reason, one with too many bytes 413. Requests that arrive
-together are answered together.
+POST the bytes of a photo, get ``{"label", "probability", "probability_dog", "model"}``; of a model
+that has seen drawings alone, a ``"warning"`` too. A file that is no photo gets 400 with the data
+stage's reason, one with too many bytes 413. Requests that arrive together are answered together.
 """
 
 from __future__ import annotations
@@ -135,7 +135,8 @@ class Classifier:
         if isinstance(photo, Rejected):
             return JSONResponse({"reason": photo.reason, "detail": photo.detail}, 400)
         logit = await self.logit(photo.pixels)
-        return JSONResponse(answer(logit, self.model.temperature) | {"model": self.model.name})
+        said = answer(logit, self.model.temperature) | {"model": self.model.name}
+        return JSONResponse(said | {"warning": self.model.warning} if self.model.warning else said)
 
     async def _body(self, request: Request) -> bytes | None:
         """The request's body; ``None`` if it is too large, whatever its header claims."""

@@ -22,7 +22,7 @@ from catdog.parsing import OneLineParser, add_model
 
 def main(arguments: list[str]) -> None:
     options = _parse(arguments)
-    console.doing("loading the model", logged=False)
+    console.doing("loading the model")
     # After parsing, so that --help answers at once.
     from catdog.prediction import run_prediction
 

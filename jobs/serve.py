@@ -42,6 +42,8 @@ def main(arguments: list[str]) -> None:
         console.doing("starting the service")
         with serving(model, endpoint) as url:
             console.doing("")
+            if model.warning:
+                console.caution(model.warning)
             console.say(f"{model.name} answers at {url} until Ctrl-C")
             threading.Event().wait()
 

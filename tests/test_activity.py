@@ -20,13 +20,13 @@ from catdog.command import command
 activity.BEAT_S = 0.4
 
 def main(arguments):
+    console.doing("before anything is said")
+    time.sleep(0.7)
     console.stage("training", "two workers")
     time.sleep(1.1)
     with console.progress("photos", 10.0) as advance:
         advance(3, "3 of 10")
         time.sleep(0.7)
-    console.doing("an answer that is read whole", logged=False)
-    time.sleep(0.7)
     console.say("done")
 
 sys.exit(command(main, []))
@@ -41,8 +41,8 @@ def test_a_log_that_would_be_silent_says_what_is_done_and_for_how_long(project: 
     assert (first, last) == ("── training  two workers", "done")
     assert re.fullmatch(r"… training, \d s so far", beats[0])
     assert any(re.fullmatch(r"… photos: 3 of 10, \d s so far", beat) for beat in beats)
-    assert 2 <= len(beats) <= 4, beats
-    assert done.stderr == ""
+    assert all(beat.startswith("… ") for beat in beats)
+    assert done.stderr == "… before anything is said, 0 s so far\n"
 
 
 @pytest.mark.timeout(60)
@@ -64,7 +64,6 @@ def test_a_terminal_shows_a_spinner_that_leaves_nothing_behind(project: Path) ->
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode())
     assert re.search(r"[⠀-⣿] training 0:00:0[01]", text), text
     assert re.search(r"photos .* 30%", text), text
-    assert "an answer that is read whole 0:00:00" in text
     assert "so far" not in text
     assert "done" in text
     assert seen.endswith(b"\x1b[2K"), "the spinner's line is not cleared"

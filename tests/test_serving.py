@@ -66,6 +66,7 @@ def test_two_hundred_at_once_all_get_the_answer_that_the_run_gave(
     assert set(expected) == {"cat", "dog"}
     for _, said in answers:
         assert said["model"] == "base_cnn"
+        assert "built-in drawings" in said["warning"]
         assert 0.5 <= said["probability"] <= 1
 
 
@@ -127,8 +128,9 @@ def test_the_job_serves_until_ctrl_c(project: Path, finished_run: Any, tmp_path:
     assert status == 200, said
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, time.monotonic() - started
+    assert "warning: this model has seen only the built-in drawings" in errors
 
 
 def test_help_imports_neither_ray_nor_tensorflow(project: Path) -> None:

@@ -7,12 +7,15 @@ whose pip does nothing.
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 import pytest
@@ -66,6 +69,45 @@ def test_what_is_installed_are_the_exact_versions():
         if installed != pinned:
             differing[name] = f"{installed} instead of {pinned}"
     assert not differing, f"run `make .venv`; {differing}"
+
+
+#: Imported from what another dependency brings by its own declaration.
+BROUGHT = {"starlette": "ray", "botocore": "boto3", "h5py": "keras"}
+#: Needed and never imported by name: what other packages load, tools, and types.
+NOT_IMPORTED = {
+    "alembic", "flask", "flask-cors", "sqlalchemy",  # MLflow's server
+    "gcp-storage-emulator", "moto",  # run as servers
+    "mypy", "pandas-stubs", "types-pyyaml", "ruff", "pytest-timeout", "pytest-xdist",
+}  # fmt: skip
+
+
+def imported(*folders: str) -> set[str]:
+    """Distributions whose modules the code in ``folders`` imports, anywhere in it."""
+    names = set()
+    for file in (file for folder in folders for file in (PROJECT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.partition(".")[0])
+    names -= {*sys.stdlib_module_names, "catdog", "tests"}
+    known = packages_distributions()
+    found = {canonicalize_name(known[name][0]) for name in names if name in known}
+    return {BROUGHT.get(name, name) for name in found}
+
+
+def declared(groups: Iterable[list[str]]) -> set[str]:
+    return {canonicalize_name(Requirement(line).name) for group in groups for line in group}
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
+    project = PYPROJECT["project"]
+    runtime = declared([project["dependencies"], *project["optional-dependencies"].values()])
+    tests = declared(PYPROJECT["dependency-groups"].values())
+    assert imported("catdog", "jobs") - runtime == set(), "imported and not declared"
+    assert imported("catdog", "jobs", "tests") - runtime - tests == set(), "of the tests"
+    assert declared([project["dependencies"]]) - imported("catdog", "jobs") == set(), "not imported"
+    assert tests - imported("catdog", "jobs", "tests") - NOT_IMPORTED == set(), "of the tests"
 
 
 def texts() -> list[Path]:

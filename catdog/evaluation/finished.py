@@ -15,6 +15,10 @@ from catdog.evaluation.metrics import fit_temperature
 from catdog.storage import Location
 
 FILE = "model.keras"
+OF_DRAWINGS = (
+    "this model has seen only the built-in drawings: its answers about photographs mean nothing, "
+    "however sure it is; train one on photographs: --data PHOTOS"
+)
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,14 @@ class FinishedModel:
         folder: ``RUN_DIR/models/NAME``.
         temperature: logits are divided by it; fitted on the run's validation photos.
         note: why the temperature is no ordinary optimum, empty where it is one.
+        warning: why its answers may mislead, for people; empty where nothing is known.
     """
 
     name: str
     folder: Location
     temperature: float
     note: str = ""
+    warning: str = ""
 
     @property
     def file(self) -> Location:
@@ -85,10 +91,20 @@ def _best_of(run: Location) -> str:
 
 def _calibrated(folder: Location) -> FinishedModel:
     rows = predictions(folder, "val")
-    if rows is None:
-        return FinishedModel(folder.name, folder, 1.0, "no validation predictions to calibrate by")
-    fitted = fit_temperature(rows["label"].to_numpy(), rows["logit"].to_numpy(np.float64))
-    return FinishedModel(folder.name, folder, fitted.value, fitted.note)
+    value, note = 1.0, "no validation predictions to calibrate by"
+    if rows is not None:
+        fitted = fit_temperature(rows["label"].to_numpy(), rows["logit"].to_numpy(np.float64))
+        value, note = fitted.value, fitted.note
+    warning = OF_DRAWINGS if _is_of_drawings(folder.parent.parent) else ""
+    return FinishedModel(folder.name, folder, value, note, warning)
+
+
+def _is_of_drawings(run: Location) -> bool:
+    """Whether the run was trained on the built-in drawings; a model without its run: not known."""
+    try:
+        return bool((run / "data" / "manifest.json").read_json().get("sample"))
+    except FileNotFoundError:
+        return False
 
 
 def predictions(folder: Location, split: str) -> pd.DataFrame | None:

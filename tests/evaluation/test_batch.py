@@ -141,6 +141,20 @@ def test_an_answer_is_calibrated_and_its_probability_is_that_of_its_label() -> N
     assert table["reason"].tolist()[0] == "empty"
 
 
+def test_a_model_of_drawings_warns_and_one_of_photographs_does_not(
+    finished_run: Any, tmp_path: Path
+) -> None:
+    assert "drawings" in find_model(str(finished_run.path)).warning
+    copied = shutil.copytree(finished_run.path, tmp_path / "run")
+    manifest = copied / "data" / "manifest.json"
+    facts = json.loads(manifest.read_text())
+    assert facts["sample"]
+    manifest.write_text(json.dumps(facts | {"sample": False}))
+    assert find_model(str(copied)).warning == ""
+    manifest.unlink()
+    assert find_model(str(copied)).warning == ""
+
+
 @pytest.mark.parametrize(
     "path, words",
     [
@@ -185,6 +199,8 @@ def test_a_single_photo_is_answered_in_one_line(
     assert done.returncode == 0, done.stderr
     said = f"{row['uri']}: {row['label']}, probability {row['probability']:.4f} (base_cnn)\n"
     assert done.stdout == said
+    (warning,) = [line for line in done.stderr.splitlines() if not line.startswith("… ")]
+    assert warning.startswith("warning: this model has seen only the built-in drawings")
     assert list(tmp_path.iterdir()) == []
 
 
