@@ -180,6 +180,9 @@ case "$*" in
         rm -rf .venv; mkdir -p .venv/bin
         sed "s/^echo .{name} /echo \\"venv /" "$0" > .venv/bin/python
         chmod +x .venv/bin/python ;;
+    "tools/uv_install.py"*)
+        if [ -e interrupt-uv ]; then rm interrupt-uv; kill -9 $PPID; fi
+        if [ -e no-uv ]; then exit 1; fi ;;
     "-m pip install"*)
         if [ -e interrupt ]; then rm interrupt; kill -9 $PPID; fi
         if [ -e offline ]; then exit 1; fi ;;
@@ -224,7 +227,7 @@ class Checkout:
         log = self.folder / "calls"
         lines = log.read_text().splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
-        return [line for line in lines if " -m " in line]
+        return [line for line in lines if " -m " in line or " tools/" in line]
 
     def change(self, name: str) -> None:
         """Make a file newer than anything that was set up."""
@@ -270,15 +273,51 @@ def test_a_set_up_installs_pinned_versions_and_is_done_once(tmp_path):
     checkout = Checkout(tmp_path, python3="3.12")
     ended = checkout.make(".venv")
     assert ended.returncode == 0, ended.stderr
-    made, upgraded, installed = checkout.calls()
+    made, upgraded, uv, installed, added = checkout.calls()
     assert made == "python3 -m venv --clear .venv"
     assert upgraded.startswith("venv -m pip install")
     assert upgraded.endswith("--constraint constraints.txt --upgrade pip")
-    assert "--constraint constraints.txt" in installed
-    assert installed.endswith("--editable . --group dev")
+    assert uv.endswith("--constraint constraints.txt uv")
+    for step in (installed, added):
+        assert step.startswith("venv tools/uv_install.py --constraint constraints.txt")
+    assert installed.endswith("--editable .")
+    assert added.endswith("--editable . --group dev")
 
     assert checkout.make(".venv").returncode == 0
     assert checkout.calls() == []
+
+
+def test_training_needs_no_tools_of_the_tests_and_the_tests_add_them(tmp_path):
+    checkout = Checkout(tmp_path, python3="3.12")
+    checkout.make("train")
+    assert not any("--group dev" in call for call in checkout.calls())
+    checkout.make("test")
+    (added, _) = checkout.calls()
+    assert added.endswith("--editable . --group dev")
+    checkout.make("train")
+    assert checkout.calls() == []
+
+
+def test_where_uv_cannot_install_pip_does_the_same(tmp_path):
+    checkout = Checkout(tmp_path, python3="3.12")
+    (checkout.folder / "no-uv").touch()
+    assert checkout.make(".venv").returncode == 0
+    *_, runtime_uv, runtime, added_uv, added = checkout.calls()
+    for uv, pip in ((runtime_uv, runtime), (added_uv, added)):
+        assert uv.startswith("venv tools/uv_install.py ")
+        assert pip.startswith("venv -m pip install ")
+        assert pip.endswith(uv.partition("--build-constraint")[2])
+
+
+def test_tools_of_the_tests_that_were_interrupted_are_no_set_up(tmp_path):
+    checkout = Checkout(tmp_path, python3="3.12")
+    checkout.make("train")
+    checkout.calls()
+    (checkout.folder / "interrupt-uv").touch()
+    assert checkout.make(".venv").returncode != 0
+    checkout.calls()
+    assert checkout.make("train").returncode == 0
+    assert any("-m venv --clear" in call for call in checkout.calls())
 
 
 @pytest.mark.parametrize("changed", ["pyproject.toml", "constraints.txt"])
@@ -318,6 +357,7 @@ def test_an_interrupted_update_is_not_taken_for_a_set_up(tmp_path):
 
 def test_an_update_that_pip_gives_up_leaves_the_environment_for_the_next_try(tmp_path):
     checkout = Checkout(tmp_path, python3="3.12")
+    (checkout.folder / "no-uv").touch()
     checkout.make(".venv")
     checkout.change("constraints.txt")
     (checkout.folder / "offline").touch()
