@@ -92,9 +92,7 @@ def stage(folder: Path, size: int, work: Path) -> float:
     start = time.perf_counter()
     prepared = prepare(settings, Location.of(storage), seed=0)
     seconds = time.perf_counter() - start
-    written = sum(
-        shard["rows"] for shards in prepared.manifest["shards"].values() for shard in shards
-    )
+    written = sum(shard["rows"] for shard in prepared.manifest["shards"])
     unwritten = {"unreadable", "empty", "not_an_image", "too_many_pixels", "truncated", "corrupt",
                  "too_small", "no_content", "no_label"}  # fmt: skip
     bad = sum(n for reason, n in prepared.manifest["rejected"].items() if reason in unwritten)

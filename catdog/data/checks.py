@@ -110,8 +110,7 @@ def check_outcome(outcome: Outcome, settings: DataSettings) -> None:
         for name, count in classes.items():
             if not count:
                 raise UserError(
-                    f"the {split} split has no {name}: there are too few photos for fractions of "
-                    f"{settings.val_fraction:g} and {settings.test_fraction:g}; give more photos, "
-                    "or larger val_fraction and test_fraction",
+                    f"the {split} split has no {name}: its photos are too few that differ, and no "
+                    "photo nearly equal to a test photo is used elsewhere; give more photos",
                     details=reasons,
                 )

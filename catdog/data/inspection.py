@@ -1,8 +1,8 @@
-"""One task's work: a block of listed files → shards of pixels, and a small table of verdicts.
+"""One task's work: a block of listed files → a shard of pixels, and a small table of verdicts.
 
 The task that decodes a photo also writes it. Only verdicts travel through Ray, some 200 bytes a
-photo, so memory does not grow with the photos. Whether a photo is a duplicate is known only when
-all are seen: what turns out to be one stays in its shard and is skipped by number.
+photo, so memory does not grow with the photos. A photo's split, and whether it is a duplicate, are
+known only when all are seen: a shard holds photos of all splits, which are read by row number.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from catdog.data import sources
 from catdog.data.decoding import Rejected, Workspace, thumbnail
 from catdog.data.images import Photo, inspect
 from catdog.data.shards import ShardWriter
-from catdog.data.splits import SPLITS, split_of
 from catdog.storage import Location
 
 VERDICTS = pa.schema(
@@ -41,7 +40,6 @@ VERDICTS = pa.schema(
         ("sharpness", pa.float32()),
         ("flags", pa.string()),
         ("note", pa.string()),
-        ("split", pa.int8()),
         ("shard", pa.int32()),  # number of the block, -1 where no pixels were written
         ("row", pa.int32()),
     ]
@@ -49,8 +47,8 @@ VERDICTS = pa.schema(
 
 #: Rejected files of one reason whose picture is kept for the report.
 THUMBNAILS = 8
-#: Pixels held back until they are written as one record batch, for each split. They are still in
-#: the processor's cache then: with 5 MiB a photo took twice the kernel's time.
+#: Pixels held back until they are written as one record batch. They are still in the processor's
+#: cache then: with 5 MiB a photo took twice the kernel's time.
 _BUFFER_BYTES = 5 << 18
 _READERS = 16
 
@@ -62,18 +60,16 @@ class Plan:
     bases: tuple[Location, ...]
     root: Location
     image_size: int
-    val_fraction: float
-    test_fraction: float
     suffix: str = ""
     #: Pictures of rejected files that a block may send along, for each reason.
     thumbnails: int = THUMBNAILS
 
-    def shard(self, split: int, number: int) -> str:
-        return f"{SPLITS[split]}/part-{number:06d}{self.suffix}.arrow"
+    def shard(self, number: int) -> str:
+        return f"pixels/part-{number:06d}{self.suffix}.arrow"
 
 
-class _SplitShard:
-    """The shard of one split that a task fills; it exists only if there is a row for it."""
+class _Shard:
+    """The shard that a task fills; it exists only if there is a row for it."""
 
     def __init__(self, target: Location, image_size: int) -> None:
         self._target, self.rows = target, 0
@@ -128,10 +124,7 @@ def inspect_block(block: pa.Table, plan: Plan) -> pa.Table:
     """
     cv2.setNumThreads(1)  # the tasks share the cores already
     number = block.column("block")[0].as_py()
-    shards = [
-        _SplitShard(plan.root / plan.shard(split, number), plan.image_size)
-        for split in range(len(SPLITS))
-    ]
+    shard = _Shard(plan.root / plan.shard(number), plan.image_size)
     rows: list[tuple[Any, ...]] = []
     workspace, pictured = _workspace(), Counter[str]()
     try:
@@ -139,17 +132,15 @@ def inspect_block(block: pa.Table, plan: Plan) -> pa.Table:
             verdict: Photo | Rejected = (
                 data
                 if isinstance(data, Rejected)
-                else _judge(entry, data, plan, workspace, shards[0].slot)
+                else _judge(entry, data, plan, workspace, shard.slot)
             )
             if isinstance(verdict, Photo):
-                rows.append(_kept(entry, data, verdict, plan, shards, number))
+                rows.append(_kept(entry, data, verdict, shard, number))
             else:
                 rows.append(_rejected(entry, data, verdict, plan, pictured))
-        for shard in shards:
-            shard.close()
+        shard.close()
     except BaseException:
-        for shard in shards:
-            shard.abandon()
+        shard.abandon()
         raise
     columns = zip(*rows, strict=True)
     arrays = [pa.array(c, field.type) for c, field in zip(columns, VERDICTS, strict=True)]
@@ -201,20 +192,12 @@ def _rejected(
 
 
 def _kept(
-    entry: dict[str, Any],
-    data: Any,
-    photo: Photo,
-    plan: Plan,
-    shards: list[_SplitShard],
-    number: int,
+    entry: dict[str, Any], data: Any, photo: Photo, shard: _Shard, number: int
 ) -> tuple[Any, ...]:
-    """A row of :data:`VERDICTS` for a photo whose pixels lie in the slot of the first shard.
+    """A row of :data:`VERDICTS` for a photo whose pixels lie in the slot of the shard.
 
-    They are moved to the shard of their split. Tuples, as a dict for each photo took 0.03 ms.
+    Tuples, as a dict for each photo took 0.03 ms.
     """
-    split = split_of(photo.hash, plan.val_fraction, plan.test_fraction)
-    if split:
-        shards[split].slot[...] = photo.pixels
     return (
         entry["index"],
         None,
@@ -229,9 +212,8 @@ def _kept(
         photo.sharpness,
         ",".join(photo.flags),
         photo.note,
-        split,
         number,
-        shards[split].commit(entry["label"], entry["uri"]),
+        shard.commit(entry["label"], entry["uri"]),
     )
 
 

@@ -3,10 +3,10 @@
 ::
 
     <storage>/datasets/<fingerprint>/
-        train/ val/ test/     shards of raw pixels (catdog.data.shards)
-        photos.parquet        one row for each kept photo
+        pixels/               shards of raw pixels (catdog.data.shards)
+        photos.parquet        one row for each kept photo: its split, its row of a shard
         rejected.parquet      one row for each rejected file
-        manifest.json         counts, splits, shards; written last: with it the set is complete
+        manifest.json         counts, shards; written last: with it the set is complete
 
 The fingerprint names the source's listing and the settings that change the outcome, so the same
 photos are prepared once. What is computed from a prepared set belongs to its
@@ -19,6 +19,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import cv2
@@ -34,13 +35,14 @@ from catdog.data.checks import Outcome, check_classes, check_outcome, check_room
 from catdog.data.graph import Progress, full_disk_told, pixel_digests, run
 from catdog.data.inspection import THUMBNAILS, Plan
 from catdog.data.shards import Rows, open_rows, read_rows
-from catdog.data.splits import SPLITS, Split
+from catdog.data.splits import Split, split_photos
 from catdog.data.unpacking import unpacked
 from catdog.data.verdicts import Account, account_of, photos_table, rejected_table
+from catdog.retrying import retried
 from catdog.storage import Location
 
 #: Changes whenever the same photos would be prepared differently.
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,18 @@ class PreparedSet:
 
     def rows(self, split: Literal["train", "val", "test"]) -> Rows:
         """The rows of a split, without duplicates and held-back photos, in the listing's order."""
-        shards = self.manifest["shards"][split]
-        keep, start = [], 0
-        for shard in shards:
-            numbers = np.arange(start, start + shard["rows"])
-            keep.append(np.delete(numbers, shard["skip"]))
-            start += shard["rows"]
-        return open_rows([self.root / shard["file"] for shard in shards]).select(
-            np.concatenate(keep)
+        photos = _read_parquet(
+            self.root / "photos.parquet",
+            ["shard", "row"],
+            filters=[("split", "=", split), ("held_back", "=", False)],
+        )
+        shards = {shard["number"]: shard for shard in self.manifest["shards"]}
+        of, row = (photos.column(name).to_numpy() for name in ("shard", "row"))
+        opened = np.unique(of)
+        counts = [shards[number]["rows"] for number in opened.tolist()]
+        starts = np.cumsum([0, *counts])
+        return open_rows([self.root / shards[n]["file"] for n in opened.tolist()]).select(
+            starts[np.searchsorted(opened, of)] + row
         )
 
     def photos(self) -> pa.Table:
@@ -161,15 +167,16 @@ def prepare(
             listing.bases,
             attempt.root,
             settings.image_size,
-            settings.val_fraction,
-            settings.test_fraction,
             attempt.suffix,
             # The report shows a few; from thousands of blocks one each is more than enough.
             max(1, THUMBNAILS * 64 // max(64, len(listing.files) // 128)),
         )
         with full_disk_told(storage):
             verdicts = run(listing, plan, on_progress or (lambda done, total: None))
-        account = account_of(verdicts, listing.files, pixel_digests(listing))
+        rule = partial(
+            split_photos, val_fraction=settings.val_fraction, test_fraction=settings.test_fraction
+        )
+        account = account_of(verdicts, listing.files, pixel_digests(listing), rule)
         check_outcome(Outcome.of(account), settings)
         manifest = _manifest(account, plan) | {
             "fingerprint": fingerprint,
@@ -208,8 +215,7 @@ def find(storage: Location, fingerprint: str) -> PreparedSet | None:
         for info in root.list(recursive=True)
         if info.type == pafs.FileType.File
     }
-    shards = [shard for split in SPLITS for shard in manifest["shards"][split]]
-    if any(sizes.get(shard["file"]) != shard["bytes"] for shard in shards):
+    if any(sizes.get(shard["file"]) != shard["bytes"] for shard in manifest["shards"]):
         return None
     return PreparedSet(root, manifest)
 
@@ -227,18 +233,14 @@ def fingerprint_of(listing: sources.Listing, settings: DataSettings) -> str:
 
 
 def _manifest(account: Account, plan: Plan) -> dict[str, Any]:
-    of, usable = account.verdicts, account.usable
-    shards: dict[str, list[dict[str, Any]]] = {}
-    for split, name in enumerate(SPLITS):
-        shards[name] = []
-        written = (of["shard"] >= 0) & (of["split"] == split)
-        for number in np.unique(of["shard"][written]).tolist():
-            here = np.flatnonzero(written & (of["shard"] == number))
-            file = plan.shard(split, number)
-            location = plan.root / file
-            size = location.info().size
-            skip = sorted(of["row"][here[~usable[here]]].tolist())
-            shards[name].append({"file": file, "rows": len(here), "bytes": size, "skip": skip})
+    written = account.verdicts["shard"][account.verdicts["shard"] >= 0]
+    shards = []
+    for number, rows in zip(
+        *(a.tolist() for a in np.unique(written, return_counts=True)), strict=True
+    ):
+        file = plan.shard(number)
+        size = (plan.root / file).info().size
+        shards.append({"number": number, "file": file, "rows": rows, "bytes": size})
     return {
         "files": len(account.labels),
         "kept": int(account.kept.sum()),
@@ -269,20 +271,28 @@ def _thumbnails(account: Account, plan: Plan) -> dict[int, bytes]:
     of, places = account.verdicts, defaultdict(list)
     for reason in ("label_conflict", "duplicate"):
         for place in np.flatnonzero(of["reason"] == reason)[:THUMBNAILS].tolist():
-            places[int(of["split"][place]), int(of["shard"][place])].append(place)
+            places[int(of["shard"][place])].append(place)
     found, side = {}, min(96, plan.image_size)
-    for (split, shard), here in places.items():
-        rows = read_rows(plan.root / plan.shard(split, shard), of["row"][here].tolist())
+    for shard, here in places.items():
+        rows = read_rows(plan.root / plan.shard(shard), of["row"][here].tolist())
         for place, pixels in zip(here, rows, strict=True):
             small = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
             found[place] = bytes(simplejpeg.encode_jpeg(small, quality=80))
     return found
 
 
-def _read_parquet(file: Location) -> pa.Table:
+def _read_parquet(file: Location, columns: list[str] | None = None, **options: Any) -> pa.Table:
+    """A table, or some of its columns, of which alone the bytes are read."""
     import pyarrow.parquet as pq
 
-    return pq.read_table(pa.BufferReader(file.read_bytes()))
+    def read() -> pa.Table:
+        # A folder named a=b above it is no partition.
+        filesystem = file.filesystem
+        return pq.read_table(
+            file.path, columns=columns, filesystem=filesystem, partitioning=None, **options
+        )
+
+    return retried(read, file)
 
 
 __all__ = ["PreparedSet", "Split", "Survey", "find", "fingerprint_of", "prepare", "survey"]

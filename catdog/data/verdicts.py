@@ -1,4 +1,4 @@
-"""From the tasks' verdicts to the account of every file: equal pictures, held-back ones, tables.
+"""From the tasks' verdicts to the account of every file: equal pictures, splits, held-back ones.
 
 Arrays in, tables out; nothing is decoded here but the few pairs whose hashes meet.
 """
@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from catdog.data.decoding import REASONS
 from catdog.data.duplicates import groups_of, near_pairs
 from catdog.data.labels import CLASSES
-from catdog.data.splits import SPLITS
+from catdog.data.splits import SPLITS, TEST
 
-TEST = SPLITS.index("test")
 #: Files of each reason that are named where the job stops.
 EXAMPLES = 3
 #: (file numbers) → digest of the upright pixels at full size, or None, for each
 PixelDigests = Callable[[list[int]], list[bytes | None]]
+#: (labels, perceptual hashes) of photos → the split of each
+SplitRule = Callable[[NDArray[np.int8], NDArray[np.uint64]], NDArray[np.int8]]
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Account:
     verdicts: dict[str, NDArray[Any]]
     labels: NDArray[np.int8]
     uris: NDArray[np.object_]
+    split: NDArray[np.int8]  # -1 for a rejected file
     held_back: NDArray[np.bool_]
     near: NDArray[np.int64]  # number of a nearly equal kept photo, or -1
 
@@ -54,10 +56,10 @@ class Account:
 
     def splits(self) -> dict[str, dict[str, int]]:
         """Photos of each split and class that training and evaluation see."""
-        split, usable = self.verdicts["split"], self.usable
+        usable = self.usable
         return {
             name: {
-                animal: int((usable & (split == s) & (self.labels == c)).sum())
+                animal: int((usable & (self.split == s) & (self.labels == c)).sum())
                 for c, animal in enumerate(CLASSES)
             }
             for s, name in enumerate(SPLITS)
@@ -71,7 +73,7 @@ class Account:
         """
         hashed = hashlib.sha256()
         for split in range(len(SPLITS)):
-            rows = np.flatnonzero(self.usable & (self.verdicts["split"] == split))
+            rows = np.flatnonzero(self.usable & (self.split == split))
             hashed.update(f"{len(rows)} rows".encode())
             hashed.update(b"".join(self.verdicts["digest"][rows]))
             hashed.update(self.labels[rows].tobytes())
@@ -92,13 +94,16 @@ class Account:
         return found
 
 
-def account_of(verdicts: pa.Table, files: pa.Table, digests: PixelDigests) -> Account:
+def account_of(
+    verdicts: pa.Table, files: pa.Table, digests: PixelDigests, rule: SplitRule
+) -> Account:
     """Settle what only the whole set can tell.
 
     Args:
         verdicts: one row a file, in any order.
         files: the listing.
         digests: computes the digests of pixels where hashes meet.
+        rule: splits the photos that are kept.
     """
     ordered = verdicts.sort_by("index")
     arrays = {name: _array(ordered.column(name)) for name in ordered.column_names}
@@ -107,10 +112,13 @@ def account_of(verdicts: pa.Table, files: pa.Table, digests: PixelDigests) -> Ac
         verdicts=arrays,
         labels=files.column("label").to_numpy(),
         uris=np.array(files.column("uri").to_pylist(), dtype=object),
+        split=np.full(count, -1, np.int8),
         held_back=np.zeros(count, bool),
         near=np.full(count, -1, np.int64),
     )
     _reject_equal(account, digests)
+    photos = np.flatnonzero(account.kept)
+    account.split[photos] = rule(account.labels[photos], arrays["hash"][photos].astype(np.uint64))
     _hold_back(account)
     return account
 
@@ -173,7 +181,7 @@ def _hold_back(account: Account) -> None:
     arrays = account.verdicts
     photos = np.flatnonzero(account.kept)
     hashes = arrays["hash"][photos].astype(np.uint64)
-    split = arrays["split"][photos]
+    split = account.split[photos]
     unique, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     account.near[photos] = np.where(
         first[inverse] != np.arange(len(photos)), photos[first[inverse]], -1
@@ -201,7 +209,7 @@ def photos_table(account: Account) -> pa.Table:
         {
             "uri": pa.array(account.uris[places], pa.string()),
             "label": account.labels[places],
-            "split": pa.array([SPLITS[s] for s in of["split"]], pa.string()),
+            "split": pa.array([SPLITS[s] for s in account.split[places]], pa.string()),
             "held_back": account.held_back[places],
             "near_duplicate_of": pa.array(near, pa.string()),
             "width": of["width"].astype(np.int32),
@@ -212,6 +220,8 @@ def photos_table(account: Account) -> pa.Table:
             "note": pa.array(of["note"], pa.string()),
             "size": of["size"].astype(np.int64),
             "hash": of["hash"].astype(np.uint64),
+            "shard": of["shard"].astype(np.int32),
+            "row": of["row"].astype(np.int32),
         }
     )
 

@@ -18,7 +18,6 @@ from catdog.data import inspection, sources
 from catdog.data.decoding import Rejected
 from catdog.data.inspection import VERDICTS, Plan, inspect_block
 from catdog.data.shards import open_rows
-from catdog.data.splits import SPLITS
 from catdog.storage import Location
 
 
@@ -28,7 +27,7 @@ def block_of(listing: sources.Listing, number: int = 7) -> pa.Table:
 
 
 def plan_of(listing: sources.Listing, root: Path, **changes: Any) -> Plan:
-    return Plan(listing.bases, Location.of(root).mkdir(), 40, 0.2, 0.2, **changes)
+    return Plan(listing.bases, Location.of(root).mkdir(), 40, **changes)
 
 
 def test_verdicts_point_to_the_rows_that_were_written(pictures: Any, tmp_path: Path) -> None:
@@ -39,10 +38,10 @@ def test_verdicts_point_to_the_rows_that_were_written(pictures: Any, tmp_path: P
     assert table.column("index").to_pylist() == list(range(80))
     for row in table.to_pylist():
         assert row["reason"] is None
-        rows = open_rows([plan.root / plan.shard(row["split"], row["shard"])])
+        rows = open_rows([plan.root / plan.shard(row["shard"])])
         assert rows.uris[row["row"]] == listing.files.column("uri")[row["index"]].as_py()
-    written = [p.name for p in (tmp_path / "out").rglob("*.arrow")]
-    assert written == ["part-000007.arrow"] * len(SPLITS)
+    written = [p.relative_to(tmp_path) for p in tmp_path.rglob("*.arrow")]
+    assert written == [Path("out/pixels/part-000007.arrow")]
 
 
 def test_a_repeated_task_writes_the_same_files(pictures: Any, tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_a_damaged_set_is_prepared_again(
     shutil.copytree(prepared.root.local_path, tmp_path / "datasets" / prepared.root.name)
     fingerprint = prepared.manifest["fingerprint"]
     assert find(storage, fingerprint) is not None
-    shard = tmp_path / "datasets" / fingerprint / prepared.manifest["shards"]["test"][0]["file"]
+    shard = tmp_path / "datasets" / fingerprint / prepared.manifest["shards"][0]["file"]
     shard.write_bytes(shard.read_bytes()[:-100])
     assert find(storage, fingerprint) is None
     check(run(messy[0], tmp_path))
@@ -231,21 +231,32 @@ def test_two_preparations_at_once_do_no_harm(pictures: Any, tmp_path: Path) -> N
     assert len(list((tmp_path / "storage" / "datasets").iterdir())) == 1
 
 
-def test_no_photo_moves_when_others_are_added(pictures: Any, tmp_path: Path) -> None:
+def test_few_photos_move_when_others_are_added(pictures: Any, tmp_path: Path) -> None:
     few = pictures.folder(tmp_path / "few", 80)
     many = tmp_path / "many"
     # The same photos under other names, in another order, among more.
-    pictures.folder(many, 60, seed=5000)
+    pictures.folder(many, 8, seed=5000)
     for number, file in enumerate(sorted(few.iterdir(), reverse=True)):
         shutil.copy(file, many / f"{file.name.split('.')[0]}.{1000 + number}.jpg")
     splits = []
     for folder in (few, many):
         table = run(folder, tmp_path / "storage", max_rejected=1.0).photos().to_pylist()
         splits.append({row["hash"]: row["split"] for row in table})
-    assert len(splits[0]) > 150
-    assert splits[0].items() <= splits[1].items()
-    share = sum(split == "train" for split in splits[1].values()) / len(splits[1])
-    assert 0.7 < share < 0.9
+    assert [len(split) for split in splits] == [160, 176]
+    assert sum(split != splits[1][photo] for photo, split in splits[0].items()) <= 8
+
+
+def test_every_class_has_its_share_of_every_split(pictures: Any, tmp_path: Path) -> None:
+    folder = pictures.folder(tmp_path / "photos", 40)
+    for file in sorted(folder.glob("dog.*"))[10:]:
+        file.unlink()
+    for fraction, cats, dogs in ((0.1, [32, 4, 4], [8, 1, 1]), (0.26, [20, 10, 10], [4, 3, 3])):
+        changes = {"val_fraction": fraction, "test_fraction": fraction}
+        prepared = run(folder, tmp_path / "storage", **changes)
+        check(prepared)
+        splits = prepared.manifest["splits"].values()
+        assert [split["cat"] for split in splits] == cats
+        assert [split["dog"] for split in splits] == dogs
 
 
 def test_what_nearly_equals_a_test_photo_is_held_back(pictures: Any, tmp_path: Path) -> None:
@@ -311,8 +322,10 @@ def test_too_few_photos_of_a_class_stop_the_job(pictures: Any, tmp_path: Path) -
 
 def test_a_split_without_a_class_stops_the_job(pictures: Any, tmp_path: Path) -> None:
     folder = pictures.folder(tmp_path / "photos", 12)
-    with pytest.raises(UserError, match=r"split has no (cat|dog)"):
-        run(folder, tmp_path / "storage", val_fraction=0.01, test_fraction=0.01)
+    for file in sorted(folder.glob("dog.*"))[2:]:
+        file.unlink()
+    with pytest.raises(UserError, match="the test split has no dog"):
+        run(folder, tmp_path / "storage", min_per_class=2)
 
 
 def test_a_disk_that_is_too_small_is_told_before(
@@ -446,7 +459,7 @@ def test_a_table_is_prepared_and_missing_photos_are_unreadable(
 def test_the_set_on_disk_is_as_the_design_says(prepared: PreparedSet) -> None:
     root = prepared.root.local_path
     assert {p.name for p in root.iterdir()} == {
-        "train", "val", "test", "photos.parquet", "rejected.parquet", "manifest.json",
+        "pixels", "photos.parquet", "rejected.parquet", "manifest.json",
     }  # fmt: skip
     assert pq.read_schema(root / "rejected.parquet").names[:4] == [
         "uri",
@@ -454,11 +467,10 @@ def test_the_set_on_disk_is_as_the_design_says(prepared: PreparedSet) -> None:
         "detail",
         "size",
     ]
-    for split, shards in prepared.manifest["shards"].items():
-        for shard in shards:
-            assert shard["file"].startswith(split + "/")
-            assert (root / shard["file"]).stat().st_size == shard["bytes"]
-            assert len(open_rows([prepared.root / shard["file"]])) == shard["rows"]
+    for shard in prepared.manifest["shards"]:
+        assert shard["file"].startswith("pixels/")
+        assert (root / shard["file"]).stat().st_size == shard["bytes"]
+        assert len(open_rows([prepared.root / shard["file"]])) == shard["rows"]
     assert prepared.manifest["images_per_second"] > 0
     flags = [f for row in prepared.photos().to_pylist() for f in row["flags"].split(",") if f]
     assert prepared.manifest["flags"] == {f: flags.count(f) for f in sorted(set(flags))}

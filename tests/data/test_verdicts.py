@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from catdog.data import sources
 from catdog.data.inspection import VERDICTS
 from catdog.data.verdicts import Account, account_of, photos_table, rejected_table
 
 SPLIT = {"train": 0, "val": 1, "test": 2}
+#: The hash of a file that names none.
+OWN = 0x0F0F33CC55AA1177
 
 
 def account(rows: list[dict[str, Any]], asked: list[int] | None = None) -> Account:
@@ -26,9 +29,9 @@ def account(rows: list[dict[str, Any]], asked: list[int] | None = None) -> Accou
     for index, row in reversed(list(enumerate(rows))):
         verdict = dict.fromkeys(VERDICTS.names) | {
             "index": index, "size": 1, "digest": str(row.get("file", index)).encode().ljust(32),
-            "hash": row.get("hash", (index + 1) * 0x0F0F33CC55AA1177 % 2**64), "width": 100,
+            "hash": hash_of(index, row), "width": 100,
             "height": row.get("height", 100), "brightness": 0.5, "sharpness": 9.0, "flags": "",
-            "note": "", "split": SPLIT[row.get("split", "train")], "shard": 0, "row": index,
+            "note": "", "shard": 0, "row": index,
             "reason": row.get("reason"),
         }  # fmt: skip
         for name, column in verdicts.items():
@@ -39,9 +42,18 @@ def account(rows: list[dict[str, Any]], asked: list[int] | None = None) -> Accou
             asked.extend(places)
         return [str(rows[i].get("pixels", i)).encode() for i in places]
 
+    split = {hash_of(i, row): SPLIT[row.get("split", "train")] for i, row in enumerate(rows)}
+
+    def rule(labels: NDArray[np.int8], hashes: NDArray[np.uint64]) -> NDArray[np.int8]:
+        return np.array([split[value] for value in hashes.tolist()], np.int8)
+
     return account_of(
-        pa.table(verdicts, schema=VERDICTS), pa.table(files, schema=sources.FILES), digests
+        pa.table(verdicts, schema=VERDICTS), pa.table(files, schema=sources.FILES), digests, rule
     )
+
+
+def hash_of(index: int, row: dict[str, Any]) -> int:
+    return int(row.get("hash", (index + 1) * OWN % 2**64))
 
 
 def reasons(found: Account) -> list[str | None]:
@@ -111,3 +123,4 @@ def test_every_file_is_in_one_table() -> None:
     assert table.column("thumbnail").to_pylist() == [b"x", b"y", None]
     assert len(photos_table(found)) == 1
     assert np.array_equal(found.kept, [False, True, False, False])
+    assert found.split.tolist() == [-1, 0, -1, -1]
