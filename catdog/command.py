@@ -10,6 +10,7 @@ from types import FrameType
 
 from catdog import console
 from catdog.errors import RunFailed, StorageAway, UserError
+from catdog.numerics import use_onednn
 
 
 class Terminated(KeyboardInterrupt):
@@ -29,6 +30,7 @@ def command(main: Callable[[list[str]], None], arguments: list[str]) -> int:
     A mistake of ours keeps its traceback.
     """
     signal.signal(signal.SIGTERM, _raise_terminated)
+    use_onednn()
     try:
         with console.activity_shown():
             main(arguments)

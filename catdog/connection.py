@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from catdog.console import doing, say
 from catdog.errors import RunFailed, UserError
+from catdog.numerics import use_onednn
 from catdog.training.pool import POLL_S
 
 #: Seconds for a head to take a connection, and between lines about one that answers nothing.
@@ -36,6 +37,9 @@ def connected() -> Iterator[None]:
     # Tune's older reporter is the one that can be silent.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # For processes of a cluster started here; those of another set it themselves: as a runtime_env
+    # it would make every start of a worker 3 s longer.
+    use_onednn()
     if ray.is_initialized():  # somebody else's, as in tests
         yield
         return

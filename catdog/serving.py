@@ -24,6 +24,7 @@ from catdog.errors import UserError, install_command
 from catdog.evaluation.answers import answer
 from catdog.evaluation.finished import FinishedModel, logits_of
 from catdog.models.export import load_keras
+from catdog.numerics import use_onednn
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -105,6 +106,7 @@ class Classifier:
     """A replica: decodes in threads, predicts in batches."""
 
     def __init__(self, model: FinishedModel, max_bytes: int, threads: int) -> None:
+        use_onednn()
         import tensorflow as tf
         from ray import serve
 

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from catdog import benchmarks, console
 from catdog.architectures import BACKBONES
 from catdog.errors import RunFailed, UserError
+from catdog.numerics import use_onednn
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,6 +50,7 @@ def main() -> int:
     arguments = parser().parse_args()
     # Ray turns token authentication on for a cluster of its own; this one is local and short.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    use_onednn()
     target: Path | None = arguments.json
     results = json.loads(target.read_text()) if target and target.exists() else {}
     try:

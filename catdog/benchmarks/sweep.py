@@ -17,6 +17,7 @@ from catdog import console
 from catdog.benchmarks._transfer import Bench, bench
 from catdog.config import FineTuneSettings, ModelName
 from catdog.models.registry import POOLED
+from catdog.numerics import use_onednn
 from catdog.storage import Location
 from catdog.sweep_settings import SweepSettings
 from catdog.training.inputs import Split, open_dataset
@@ -119,6 +120,7 @@ def _plain(made: Bench, request: FeatureRequest) -> float:
 
 def plain_trial(dataset: str, request: FeatureRequest, threads: int, rate: float) -> float:
     """Build the backbone, run it over training and validation photos, train the head."""
+    use_onednn()
     import numpy as np
     import tensorflow as tf
 

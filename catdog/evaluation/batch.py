@@ -32,6 +32,7 @@ from catdog.errors import UserError
 from catdog.evaluation.answers import answers
 from catdog.evaluation.finished import FinishedModel, logits_of
 from catdog.models.export import load_keras
+from catdog.numerics import use_onednn
 from catdog.storage import Location
 
 BATCH = 64
@@ -143,6 +144,7 @@ class Predictor:
     def __init__(
         self, model: FinishedModel, bases: Sequence[Location], threads: int | None
     ) -> None:
+        use_onednn()
         import tensorflow as tf
 
         if threads is not None:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from catdog.errors import UserError
+from catdog.numerics import use_onednn
 from catdog.retrying import retried
 from catdog.training.inputs import open_inputs
 from catdog.training.job import TrainingJob, is_done
@@ -141,6 +142,7 @@ class TrainTask:
 def _prepare_process(workers: Workers, *, xla: bool) -> None:
     """Threads as many as the worker's cores; without it every worker takes the whole machine."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    use_onednn()
     if xla:
         # XLA compiles what lies between collectives; jit_compile could not hold those of
         # synchronised batch normalisation. Read when TensorFlow is imported.

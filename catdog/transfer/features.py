@@ -23,6 +23,7 @@ from catdog.data.prepare import PreparedSet
 from catdog.data.shards import Rows, open_rows, write_shard
 from catdog.errors import UserError
 from catdog.models.registry import Architecture
+from catdog.numerics import use_onednn
 from catdog.storage import Location
 from catdog.training.inputs import Chunk, Split, chunks_of, open_dataset, photos_in
 from catdog.training.pool import Runner
@@ -204,6 +205,7 @@ class Extractor:
     def __init__(
         self, dataset: str, request: FeatureRequest, targets: dict[str, str], threads: int
     ) -> None:
+        use_onednn()
         import tensorflow as tf
 
         # Batches side by side, as a small convolution does not share cores well.
