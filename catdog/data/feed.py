@@ -12,7 +12,7 @@ import queue
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,14 +22,23 @@ from catdog.data.shards import Rows
 
 
 class Batch(NamedTuple):
-    """One rank's part of a global batch of ``k`` rows: (k, *shape), float32 (k,), float32 (k,).
+    """One rank's part of a global batch, ``k`` rows.
 
-    A weight is 1, or 0 for the one row that stands in where a rank has no share of the batch.
+    Attributes:
+        rows: (k, *shape); with partners (2 k, *shape), the rows and then the partner of each.
+        labels: float32 (k,) or (2 k,), alike.
+        weights: float32 (k,): 1, or 0 for the rows that stand in where a share is too small.
+        positions: int64 (k,) or (2 k,): places in the global batch.
     """
 
     rows: NDArray[Any]
     labels: NDArray[np.float32]
     weights: NDArray[np.float32]
+    positions: NDArray[np.int64]
+
+
+#: (number of the batch in this iteration, its rows) → how many places on a row's partner lies.
+Roll = Callable[[int, int], int]
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -67,6 +76,8 @@ def batches(
     world_size: int,
     drop_last: bool,
     unit: int = 1,
+    fewest: int = 1,
+    roll: Roll | None = None,
     prefetch: int = 2,
 ) -> Iterator[Batch]:
     """One rank's batches of an epoch, gathered ahead in a thread.
@@ -78,19 +89,28 @@ def batches(
         drop_last: leave out the last global batch if it is not full (training); otherwise every
             row is seen once (evaluation).
         unit: rows that stay together on one rank, as long as every rank gets some.
+        fewest: rows that a rank gets at least; those missing are real ones with weight 0.
+        roll: gives every row a partner, the row so many places on in the global batch, around its
+            end.
         prefetch: batches held ready; 0 gathers in the caller's thread.
 
     Yields:
-        The same number of batches on every rank and never an empty one: where a rank has no share
-        of the last batch it gets one real row of it with weight 0.
+        The same number of batches on every rank and never an empty one.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}")
     if unit * world_size > batch_size:
         unit = 1
-    steps = _steps(np.asarray(order, np.int64), batch_size, rank, world_size, drop_last, unit)
+    order = np.asarray(order, np.int64)
+    end = len(order) // batch_size * batch_size if drop_last else len(order)
+    starts = range(0, end, batch_size)
+    wholes = (order[start : start + batch_size] for start in starts)
+    steps = (
+        _share(whole, rank, world_size, unit, fewest, roll(number, len(whole)) if roll else None)
+        for number, whole in enumerate(wholes)
+    )
     if prefetch < 1:
-        return (_gather(rows, *step) for step in steps)
+        return (_gather(rows, step) for step in steps)
     return _ahead(rows, steps, prefetch)
 
 
@@ -120,32 +140,39 @@ class _Recycled:
 _UNHELD = sys.getrefcount(np.empty(0)) + 1
 
 
-def _steps(
-    order: NDArray[np.int64],
-    batch_size: int,
+class _Share(NamedTuple):
+    """What to gather: row numbers and positions (k,) or (2 k,), weights (k,)."""
+
+    indices: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+
+def _share(
+    whole: NDArray[np.int64],
     rank: int,
     world_size: int,
-    drop_last: bool,
     unit: int,
-) -> Iterator[tuple[NDArray[np.int64], float]]:
-    end = len(order) // batch_size * batch_size if drop_last else len(order)
-    for start in range(0, end, batch_size):
-        whole = order[start : start + batch_size]
-        mine = share(whole, rank, world_size, unit)
-        yield (mine, 1.0) if len(mine) else (whole[:1], 0.0)
+    fewest: int,
+    roll: int | None,
+) -> _Share:
+    positions = share(np.arange(len(whole)), rank, world_size, unit)
+    missing = max(0, fewest - len(positions))
+    weights = np.concatenate([np.ones(len(positions)), np.zeros(missing)]).astype(np.float32)
+    after = positions[-1] + 1 if len(positions) else 0
+    positions = np.concatenate([positions, (after + np.arange(missing)) % len(whole)])
+    if roll is not None:
+        positions = np.concatenate([positions, (positions + roll) % len(whole)])
+    return _Share(whole[positions], positions, weights)
 
 
-def _gather(
-    rows: Rows, indices: NDArray[np.int64], weight: float, recycled: _Recycled | None = None
-) -> Batch:
-    labels = rows.labels[indices].astype(np.float32)
-    out = recycled.take((len(indices), *rows.shape), rows.dtype) if recycled else None
-    return Batch(rows.gather(indices, out), labels, np.full(len(indices), weight, np.float32))
+def _gather(rows: Rows, mine: _Share, recycled: _Recycled | None = None) -> Batch:
+    labels = rows.labels[mine.indices].astype(np.float32)
+    out = recycled.take((len(labels), *rows.shape), rows.dtype) if recycled else None
+    return Batch(rows.gather(mine.indices, out), labels, mine.weights, mine.positions)
 
 
-def _ahead(
-    rows: Rows, steps: Iterator[tuple[NDArray[np.int64], float]], prefetch: int
-) -> Iterator[Batch]:
+def _ahead(rows: Rows, steps: Iterator[_Share], prefetch: int) -> Iterator[Batch]:
     ready: queue.Queue[Batch | BaseException | None] = queue.Queue(prefetch)
     stopped, recycled = threading.Event(), _Recycled(prefetch + 3)
 
@@ -160,7 +187,7 @@ def _ahead(
             for step in steps:
                 if stopped.is_set():
                     return
-                put(_gather(rows, *step, recycled))
+                put(_gather(rows, step, recycled))
             put(None)
         except BaseException as error:  # raised again where the batches are used
             put(error)

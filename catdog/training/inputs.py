@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal, TypedDict
 
+import numpy as np
+
 from catdog.data.feed import Batch, batches, epoch_order, one_view_each
 from catdog.data.prepare import PreparedSet
 from catdog.data.shards import Rows, open_rows
@@ -69,15 +71,24 @@ def open_inputs(job: TrainingJob) -> tuple[Rows, Rows]:
 
 
 def epoch_batches(
-    job: TrainingJob, rank: Rank, rows: Rows, epoch: int, *, skipped: int, unit: int
+    job: TrainingJob, rank: Rank, rows: Rows, epoch: int, *, skipped: int, unit: int, fewest: int
 ) -> tuple[int, Iterator[Batch]]:
     """(rows of a global batch, a rank's batches of ``epoch`` after the first ``skipped``).
 
-    Shares of a batch are multiples of ``unit`` rows; the last incomplete batch is left out.
+    Shares of a batch are multiples of ``unit`` rows and have ``fewest`` at least; the last
+    incomplete batch is left out. Where photos are mixed each row comes with its partner.
     """
     order = epoch_order(len(rows) // job.views, job.seed, epoch)
     order = one_view_each(order, job.views, epoch)
     size = min(job.batch_size, len(order))
+    augmentation = job.applied_augmentation
+    mixes = augmentation is not None and (augmentation.mixup or augmentation.cutmix)
+
+    def roll(number: int, count: int) -> int:
+        """Another one in each step, the same on every rank; never 0, which mixes nothing."""
+        generator = np.random.default_rng([job.seed, epoch, skipped + number])
+        return int(generator.integers(1, count)) if count > 1 else 0
+
     return size, batches(
         rows,
         order[skipped * size :],
@@ -86,4 +97,6 @@ def epoch_batches(
         world_size=rank.world_size,
         drop_last=True,
         unit=unit,
+        fewest=fewest,
+        roll=roll if mixes else None,
     )

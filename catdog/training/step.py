@@ -14,14 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from catdog.training.reproducible import ports_of
+from catdog.training.augmentation import Augmentation, Mixing
+from catdog.training.draws import Draws, drawing
+from catdog.training.exact_layers import ports_of
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,14 @@ class GlobalStep:
         strategy: tf.distribute.Strategy,
         network: keras.Model,
         optimizer: keras.Optimizer,
-        augmentation: keras.Sequential | None,
+        augmentation: Augmentation | None,
         *,
         label_smoothing: float,
         row_dtype: Any,
-        mixing: keras.layers.Layer | None = None,
+        mixing: Mixing | None = None,
         class_weights: tuple[float, float] | None = None,
         reproducible: bool = False,
+        seed: int = 0,
     ) -> None:
         self.strategy = strategy
         self.network = network
@@ -73,15 +76,22 @@ class GlobalStep:
         self.label_smoothing = label_smoothing
         self.class_weights = class_weights
         self.reproducible = reproducible
+        self.seed = seed
         signature = [
             tf.TensorSpec((None, *network.input_shape[1:]), tf.as_dtype(row_dtype)),
             tf.TensorSpec((None,), tf.float32),
             tf.TensorSpec((None,), tf.float32),
         ]
         # Nothing in them needs autograph, and without it they are traced faster.
-        scalar = tf.TensorSpec((), tf.float64)
         self._train = tf.function(
-            self._train_everywhere, input_signature=[*signature, scalar], autograph=False
+            self._train_everywhere,
+            input_signature=[
+                *signature,
+                tf.TensorSpec((), tf.float64),
+                tf.TensorSpec((None,), tf.int64),
+                tf.TensorSpec((), tf.int64),
+            ],
+            autograph=False,
         )
         self._evaluate = tf.function(
             self._evaluate_everywhere, input_signature=signature, autograph=False
@@ -90,12 +100,30 @@ class GlobalStep:
         self._sent_dtype = _sent_dtype(network, reproducible)
         self._statistics = _unsynchronised_statistics(network)
 
-    def train(self, rows: Any, labels: Any, weights: Any, global_rows: int) -> tf.Tensor:
+    def train(
+        self,
+        rows: Any,
+        labels: Any,
+        weights: Any,
+        global_rows: int,
+        positions: Any = None,
+        step: int = 0,
+    ) -> tf.Tensor:
         """One update; returns sums (loss, correct, rows) over the global batch, float64 (3,).
+
+        Args:
+            rows, labels, weights, positions: as in :class:`catdog.data.feed.Batch`, with partners
+                where photos are mixed; without positions the rows are the whole batch, in order.
+            step: counted over the whole training; what is drawn at random follows from it.
 
         The tensor is not waited for: reading it every step would stall the device.
         """
-        return self._train(rows, labels, weights, np.float64(global_rows))
+        if positions is None:
+            positions = np.arange(len(labels))
+        positions = np.asarray(positions, np.int64)
+        return self._train(
+            rows, labels, weights, np.float64(global_rows), positions, np.int64(step)
+        )
 
     def evaluate(self, rows: Any, labels: Any, weights: Any) -> tf.Tensor:
         """Sums over the global batch without an update, float64 (3,)."""
@@ -133,20 +161,28 @@ class GlobalStep:
         for variable, value in zip(variables, tf.split(total, sizes), strict=True):
             variable.assign(tf.reshape(value, variable.shape))
 
-    def _train_everywhere(self, rows: Any, labels: Any, weights: Any, global_rows: Any) -> Any:
-        sums = self.strategy.run(self._train_replica, args=(rows, labels, weights, global_rows))
+    def _train_everywhere(self, *inputs: Any) -> Any:
+        sums = self.strategy.run(self._train_replica, args=inputs)
         return self.strategy.reduce("SUM", sums, axis=None)
 
     def _evaluate_everywhere(self, rows: Any, labels: Any, weights: Any) -> Any:
         sums = self.strategy.run(self._evaluate_replica, args=(rows, labels, weights))
         return self.strategy.reduce("SUM", sums, axis=None)
 
-    def _train_replica(self, rows: Any, labels: Any, weights: Any, global_rows: Any) -> Any:
+    def _train_replica(
+        self, rows: Any, labels: Any, weights: Any, global_rows: Any, positions: Any, step: Any
+    ) -> Any:
+        draws = Draws(self.seed, step, positions, tf.cast(global_rows, tf.int64))
+        own = replace(draws, positions=positions[: tf.size(weights)])
         if self.augmentation is not None:
-            rows = self.augmentation(rows, training=True)
+            rows = self.augmentation(rows, draws)
         if self.mixing is not None:
-            rows, labels = self.mixing(rows, labels)
-        gradients, sums = self._gradients(rows, labels, weights, global_rows)
+            rows, labels = self.mixing(rows, labels, own)
+        if self.augmentation is not None or self.mixing is not None:
+            # The network's input is uint8, to which Keras would cut them off.
+            rows = tf.cast(tf.round(tf.clip_by_value(rows, 0.0, 255.0)), tf.uint8)
+        with drawing(own):
+            gradients, sums = self._gradients(rows, labels, weights, global_rows)
         gradients = [tf.cast(gradient, self._sent_dtype) for gradient in gradients]
         gradients = tf.distribute.get_replica_context().all_reduce("SUM", gradients)
         gradients = [tf.cast(gradient, tf.float32) for gradient in gradients]
@@ -162,11 +198,11 @@ class GlobalStep:
         variables = self.network.trainable_variables
         sources: AbstractContextManager[list[Any]] = nullcontext([v.value for v in variables])
         if self.reproducible:
-            sources = ports_of(variables)
+            sources = ports_of(variables, weights)
         with sources as watched:
             with tf.GradientTape() as tape:
                 tape.watch(watched)
-                logits = _logits(self.network, rows, training=True)
+                logits = logits_of(self.network, rows, training=True)
                 losses = tf.nn.sigmoid_cross_entropy_with_logits(smoothed, logits)
                 objective = tf.reduce_sum(losses * self._counting(labels, weights)) / global_rows
             gradients = tape.gradient(objective, watched)
@@ -180,7 +216,7 @@ class GlobalStep:
         return weights * (cat + (dog - cat) * labels)
 
     def _evaluate_replica(self, rows: Any, labels: Any, weights: Any) -> Any:
-        logits = _logits(self.network, rows, training=False)
+        logits = logits_of(self.network, rows, training=False)
         labels, weights = tf.cast(labels, tf.float64), tf.cast(weights, tf.float64)
         return self._sums(logits, labels, weights)
 
@@ -210,7 +246,7 @@ def _sent_dtype(network: keras.Model, reproducible: bool) -> tf.DType:
     return tf.bfloat16 if on_cpus and network.compute_dtype == "bfloat16" else tf.float32
 
 
-def _logits(network: keras.Model, rows: Any, *, training: bool) -> Any:
+def logits_of(network: keras.Model, rows: Any, *, training: bool) -> Any:
     """(rows,) float64: in float32 the vectorised sigmoid's last digit depends on their number."""
     return tf.cast(tf.squeeze(network(rows, training=training), -1), tf.float64)
 

@@ -24,13 +24,15 @@ from catdog.models.export import save_keras
 from catdog.models.weights import unpack
 from catdog.retrying import retried
 from catdog.storage import Location
-from catdog.training.augmentation import Mixing, make_augmentation, make_mixing
+from catdog.training.augmentation import make_augmentation, make_mixing
 from catdog.training.checkpoints import Checkpoint, CheckpointFolder
+from catdog.training.draws import with_stateless_dropout
 from catdog.training.inputs import epoch_batches
 from catdog.training.job import TrainingJob
 from catdog.training.optimization import RateSchedule, make_optimizer
 from catdog.training.progress import Part, Progress, Rank, TrainingDiverged
-from catdog.training.reproducible import is_reproducible, reproducible, unit_rows
+from catdog.training.proof import what_differs
+from catdog.training.reproducible import FEWEST_ROWS, is_reproducible, reproducible, unit_rows
 from catdog.training.step import GlobalStep, Sums
 from catdog.training.weighting import class_weights
 
@@ -48,6 +50,9 @@ class Trainee:
 
     ``model`` maps pixels to probabilities and is what is saved; ``network`` maps rows to logits and
     is what is trained: the model's upper layers, or their reproducible copy.
+
+    ``unit`` is none where the result may depend on the number of workers; ``varies`` says why it
+    does although it was not to.
     """
 
     job: TrainingJob
@@ -55,31 +60,52 @@ class Trainee:
     model: keras.Model
     network: keras.Model
     optimizer: keras.Optimizer
-    augmentation: keras.Sequential | None
-    mixing: Mixing | None
     step: GlobalStep
-    unit: int
+    unit: int | None
+    varies: str | None
     steps_per_epoch: int
     schedule: RateSchedule
     has_stepped: bool = False
 
     @classmethod
     def build(cls, job: TrainingJob, rank: Rank, rows: Rows) -> Trainee:
-        """Create all variables, equal on all ranks but for random states; collective."""
+        """Create all variables, equal on all ranks; collective."""
         keras.utils.set_random_seed(job.seed)
         model = registry.build(job.architecture)
         load_start(model, job)
         if job.phase == "finetune":
             registry.freeze_below(model, job.freeze_below)
         _, network = registry.split_at(model, job.boundary)
-        exact = is_reproducible(job, rank, network)
-        unit = unit_rows(job.batch_size, network.compute_dtype) if exact else 1
-        if exact:
-            network = reproducible(network, unit)
+        weights = _class_weights(job, rank, rows)
+        trainee, varies = None, None
+        if is_reproducible(job, rank, network):
+            unit = unit_rows(job.batch_size, network.compute_dtype)
+            trainee = cls._around(
+                reproducible(network, unit), model, job, rank, rows, weights, unit
+            )
+            varies = what_differs(trainee.network, rank, rows.dtype)
+        if trainee is None or varies is not None:
+            trainee = cls._around(
+                with_stateless_dropout(network), model, job, rank, rows, weights, None, varies
+            )
+        if varies is not None:
+            rank.say(f"{job.name}: {varies}; its result depends on the number of workers")
+        return trainee
+
+    @classmethod
+    def _around(
+        cls,
+        network: keras.Model,
+        model: keras.Model,
+        job: TrainingJob,
+        rank: Rank,
+        rows: Rows,
+        weights: tuple[float, float] | None,
+        unit: int | None,
+        varies: str | None = None,
+    ) -> Trainee:
+        """Of ``network`` with the first rank's weights; collective."""
         asked = job.applied_augmentation
-        augmentation, mixing = make_augmentation(asked), make_mixing(asked)
-        if augmentation is not None:
-            augmentation.build(network.input_shape)
         # Fewer photos than a batch make one step of all of them.
         photos = len(rows) // job.views
         steps = max(1, photos // job.batch_size)
@@ -92,20 +118,24 @@ class Trainee:
             rank.strategy,
             network,
             optimizer,
-            augmentation,
+            make_augmentation(asked),
             label_smoothing=job.settings.label_smoothing,
             row_dtype=rows.dtype,
-            mixing=mixing,
-            class_weights=_class_weights(job, rank, rows),
-            reproducible=exact,
+            mixing=make_mixing(asked),
+            class_weights=weights,
+            reproducible=unit is not None,
+            seed=job.seed,
         )
         schedule = RateSchedule.of(job.settings, steps)
-        trainee = cls(
-            job, rank, model, network, optimizer, augmentation, mixing, step, unit, steps, schedule
-        )
-        trainee.step.spread_first(rank.is_chief)
+        trainee = cls(job, rank, model, network, optimizer, step, unit, varies, steps, schedule)
+        step.spread_first(rank.is_chief)
         trainee._spread_random_states()
         return trainee
+
+    @property
+    def _fewest(self) -> int:
+        """Rows of a share, those that pad it included."""
+        return 1 if self.unit is None else FEWEST_ROWS
 
     def train_epoch(
         self,
@@ -123,11 +153,22 @@ class Trainee:
         rank = self.rank
         started, told = time.monotonic(), 0.0
         first = (epoch - 1) * self.steps_per_epoch
-        size, feed = epoch_batches(self.job, rank, rows, epoch, skipped=done.step, unit=self.unit)
+        size, feed = epoch_batches(
+            self.job,
+            rank,
+            rows,
+            epoch,
+            skipped=done.step,
+            unit=self.unit or 1,
+            fewest=self._fewest,
+        )
         total = tf.constant(done.sums, tf.float64)
         for index, batch in enumerate(feed, start=done.step + 1):
-            self.optimizer.learning_rate.assign(self.schedule.at(first + index - 1))
-            total = total + self.step.train(batch.rows, batch.labels, batch.weights, size)
+            step = first + index - 1
+            self.optimizer.learning_rate.assign(self.schedule.at(step))
+            total = total + self.step.train(
+                batch.rows, batch.labels, batch.weights, size, batch.positions, step
+            )
             rank.watchdog.feed()
             if not self.has_stepped:
                 self._tell_first(total)
@@ -180,6 +221,7 @@ class Trainee:
             rank=self.rank.rank,
             world_size=self.rank.world_size,
             drop_last=False,
+            fewest=self._fewest,
         )
         return sum((self._evaluated(batch) for batch in feed), Sums(0.0, 0.0, 0.0))
 
@@ -190,12 +232,16 @@ class Trainee:
 
     @property
     def _variables(self) -> list[keras.Variable]:
-        random = [layer for layer in (self.augmentation, self.mixing) if layer is not None]
-        drawn = [variable for layer in random for variable in layer.variables]
-        return [*self.network.variables, *self.optimizer.variables, *drawn]
+        return [*self.network.weights, *self.optimizer.variables, *self._random_states]
+
+    @property
+    def _random_states(self) -> list[keras.Variable]:
+        """Of RandAugment alone: all else is drawn by step and position."""
+        augmentation = self.step.augmentation
+        return [] if augmentation is None else augmentation.variables
 
     def network_arrays(self) -> list[NDArray[Any]]:
-        return [np.asarray(variable.numpy()) for variable in self.network.variables]
+        return [np.asarray(variable.numpy()) for variable in self.network.weights]
 
     def checkpoint(self, progress: Progress, identity: str) -> Checkpoint:
         arrays = [np.asarray(variable.numpy()) for variable in self._variables]
@@ -226,12 +272,11 @@ class Trainee:
         return progress
 
     def _spread_random_states(self) -> None:
-        """Give every rank its own dropout and augmentation: the seed's first word tells the rank.
+        """Give every rank its own RandAugment: the seed's first word tells the rank.
 
         The second word counts draws, so a restored state goes on where it was.
         """
-        random_states = [v for v in self._variables if v.path.endswith("seed_generator_state")]
-        for index, state in enumerate(random_states):
+        for index, state in enumerate(self._random_states):
             count = int(state.numpy()[1])
             seed = [self.job.seed, index, self.rank.rank]
             word = int(np.random.SeedSequence(seed).generate_state(1)[0])
@@ -243,6 +288,8 @@ class Trainee:
             "name": self.job.name,
             "parameters": int(self.model.count_params()),
             "precision": keras.config.dtype_policy().compute_dtype,
+            "reproducible": None if self.unit is None and self.varies is None else not self.varies,
+            "varies": self.varies,
             "best": best,
             "history": progress.history,
             "train": {
@@ -259,9 +306,7 @@ class Trainee:
     def write_result(self, folder: CheckpointFolder, best_epoch: int) -> int:
         """The best epoch's model as ``model.keras``; rank 0 alone. Returns its bytes."""
         _, upper = registry.split_at(self.model, self.job.boundary)
-        for variable, value in zip(
-            upper.variables, folder.load_best(best_epoch).arrays, strict=True
-        ):
+        for variable, value in zip(upper.weights, folder.load_best(best_epoch).arrays, strict=True):
             variable.assign(value)
         target = Location.of(self.job.output) / "model.keras"
         return retried(

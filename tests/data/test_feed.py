@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -98,6 +98,28 @@ def test_any_number_of_ranks_sees_the_same_global_batches(
     if drop_last:
         wanted = [batch for batch in wanted if len(batch) == size]
     assert steps == wanted
+
+
+@given(SIZES, WORLDS, st.integers(1, 20), st.integers(0, 25))
+@settings(deadline=None)
+def test_no_share_is_below_the_fewest_rows_and_each_row_brings_its_partner(
+    count: int, world: int, size: int, by: int
+) -> None:
+    order, rows = epoch_order(count, 3, 1), cast(Any, Numbers(count))
+    for rank in range(world):
+        made = batches(
+            rows, order, batch_size=size, rank=rank, world_size=world, drop_last=False,
+            fewest=2, roll=lambda number, count: by + number, prefetch=0,
+        )  # fmt: skip
+        for number, batch in enumerate(made):
+            whole = order[number * size : (number + 1) * size]
+            own, partners = np.split(batch.positions, 2)
+            assert len(own) == len(batch.weights) >= 2
+            assert np.array_equal(batch.rows, whole[batch.positions])
+            assert np.array_equal(partners, (own + by + number) % len(whole))
+            real = own[batch.weights == 1]
+            assert np.array_equal(real, share(np.arange(len(whole)), rank, world))
+            assert len(own) == max(2, len(real))
 
 
 def test_training_drops_other_rows_in_another_epoch() -> None:

@@ -22,17 +22,28 @@ def plain_photos(count: int = 16) -> tuple[Any, Any]:
     return pixels, labels
 
 
+def draws(positions: Any, step: int = 0, count: int = 16, seed: int = 0) -> Any:
+    """What the rows at ``positions`` of a batch of ``count`` rows draw in a step."""
+    import tensorflow as tf
+
+    from catdog.training.draws import Draws
+
+    step, positions, count = (tf.constant(x, tf.int64) for x in (step, positions, count))
+    return Draws(seed, step, positions, count)
+
+
 def mixed(**settings: float) -> tuple[Any, Any]:
-    import keras
     import tensorflow as tf
 
     from catdog.training.augmentation import make_mixing
 
-    keras.utils.set_random_seed(1)
-    layer = make_mixing(OFF.model_copy(update=settings))
-    assert layer is not None
-    pixels, labels = tf.function(layer)(*plain_photos())
-    return np.asarray(pixels), np.asarray(labels)
+    mixing = make_mixing(OFF.model_copy(update=settings))
+    assert mixing is not None
+    (pixels, labels), at = plain_photos(), np.arange(16)
+    partners = (at + 3) % 16
+    both = np.concatenate([pixels, pixels[partners]]), np.concatenate([labels, labels[partners]])
+    mixed = tf.function(lambda *given: mixing(*given, draws(at)))(*both)
+    return tuple(np.asarray(each) for each in mixed)
 
 
 @pytest.mark.parametrize(
@@ -61,10 +72,10 @@ def test_rand_augment_changes_photos_and_stays_in_their_range() -> None:
     from catdog.training.augmentation import make_augmentation
 
     keras.utils.set_random_seed(1)
-    layer = make_augmentation(OFF.model_copy(update={"rand_augment": 0.5}))
-    assert layer is not None
+    vary = make_augmentation(OFF.model_copy(update={"rand_augment": 0.5}))
+    assert vary is not None
     photos = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3)).astype(np.uint8)
-    drawn = np.asarray(tf.function(lambda rows: layer(rows, training=True))(photos))
+    drawn = np.asarray(tf.function(lambda rows: vary(rows, draws(np.arange(4))))(photos))
     assert drawn.shape == photos.shape
     assert drawn.min() >= 0
     assert drawn.max() <= 255
@@ -85,6 +96,8 @@ def test_a_step_learns_from_mixed_photos() -> None:
     step = make_step(model, ScratchSettings(learning_rate=0.05), row_dtype=np.uint8, mixing=mixing)
     weights = np.ones(len(labels), np.float32)
     before = float(step.evaluate(pixels, labels, weights)[0])
-    for _ in range(40):
-        step.train(pixels, labels, weights, len(labels))
+    for number in range(40):
+        at = np.arange(16)
+        at = np.concatenate([at, (at + 1 + number % 15) % 16])
+        step.train(pixels[at], labels[at], weights, len(labels), at, number)
     assert float(step.evaluate(pixels, labels, weights)[0]) < before / 2

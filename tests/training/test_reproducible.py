@@ -6,9 +6,12 @@ That whole trainings on one, two and three workers agree is tested through ``job
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ import pytest
 from catdog.config import AugmentationSettings
 
 
-def small_network(*, normalise: bool) -> Any:
+def small_network(*, normalise: bool, depthwise: bool = False) -> Any:
     """Logits of (16, 16, 3) pixels: strided and padded convolutions with and without bias."""
     import keras
 
@@ -29,6 +32,9 @@ def small_network(*, normalise: bool) -> Any:
         x = layers.BatchNormalization(momentum=0.9, synchronized=True, name="norm")(x)
     x = layers.MaxPooling2D()(x)
     x = layers.Conv2D(16, 3, strides=2, use_bias=False)(x)
+    if depthwise:
+        x = layers.DepthwiseConv2D(3, padding="same", activation="relu")(x)
+        x = layers.SeparableConv2D(12, 2, depth_multiplier=2)(x)
     x = layers.GlobalMaxPooling2D()(x)
     x = layers.Dense(8, activation="relu")(x)
     return keras.Model(pixels, layers.Dense(1, name="logit")(x))
@@ -40,7 +46,9 @@ def rows(count: int = 16) -> tuple[Any, Any]:
     return pixels, generator.integers(0, 2, count).astype(np.float32)
 
 
-def gradients_of(network: Any, exact: bool, x: Any, y: Any, of_rows: int = 16) -> list[Any]:
+def gradients_of(
+    network: Any, exact: bool, x: Any, y: Any, of_rows: int = 16, weights: Any = None
+) -> list[Any]:
     import tensorflow as tf
 
     from catdog.training.optimization import make_optimizer
@@ -55,7 +63,7 @@ def gradients_of(network: Any, exact: bool, x: Any, y: Any, of_rows: int = 16) -
         row_dtype=x.dtype,
         reproducible=exact,
     )
-    weights = np.ones(len(y), np.float32)
+    weights = np.ones(len(y), np.float32) if weights is None else weights
     gradients, _ = tf.function(step._gradients)(x, y, weights, np.float64(of_rows))
     return [np.asarray(gradient) for gradient in gradients]
 
@@ -66,12 +74,16 @@ def _settings() -> Any:
     return ScratchSettings(learning_rate=0.01, clip_norm=None, weight_decay=0.0)
 
 
-@pytest.mark.parametrize("normalise", [False, True])
-@pytest.mark.parametrize("unit", [1, 3, 16])
-def test_gradients_are_those_of_keras_own_layers(normalise: bool, unit: int) -> None:
+@pytest.mark.parametrize(
+    "normalise, depthwise, unit",
+    [(False, False, 3), (True, False, 1), (True, True, 3), (False, True, 16)],
+)
+def test_gradients_are_those_of_keras_own_layers(
+    normalise: bool, depthwise: bool, unit: int
+) -> None:
     from catdog.training.reproducible import reproducible
 
-    network = small_network(normalise=normalise)
+    network = small_network(normalise=normalise, depthwise=depthwise)
     copy = reproducible(network, unit)
     ours = gradients_of(copy, True, *rows())
     theirs = gradients_of(network, False, *rows())
@@ -97,12 +109,17 @@ def test_normalisation_keeps_the_statistics_that_keras_keeps() -> None:
 
 
 def assert_divisible(network: Any, x: Any, y: Any, cuts: tuple[int, ...]) -> None:
-    """Gradients of the whole batch are, in float32, those of its parts, added last part first."""
+    """Gradients of the whole batch are, in float32, those of its parts, added last part first.
+
+    Parts of one row are padded as a rank's are.
+    """
     whole = gradients_of(network, True, x, y, len(y))
-    parts = [
-        gradients_of(network, True, x[start:stop], y[start:stop], len(y))
-        for start, stop in itertools.pairwise([0, *cuts, len(y)])
-    ]
+    parts = []
+    for start, stop in itertools.pairwise([0, *cuts, len(y)]):
+        padded = max(stop, start + 2)
+        rows = np.arange(start, padded) % len(y)
+        weights = (np.arange(start, padded) < stop).astype(np.float32)
+        parts.append(gradients_of(network, True, x[rows], y[rows], len(y), weights))
     for index, gradient in enumerate(whole):
         summed = sum(part[index] for part in reversed(parts))
         assert np.array_equal(summed.astype(np.float32), gradient.astype(np.float32))
@@ -113,16 +130,30 @@ def assert_divisible(network: Any, x: Any, y: Any, cuts: tuple[int, ...]) -> Non
 def test_any_division_of_the_rows_gives_the_same_bits(cuts: tuple[int, ...]) -> None:
     from catdog.training.reproducible import reproducible
 
-    assert_divisible(reproducible(small_network(normalise=False), 1), *rows(), cuts)
+    network = small_network(normalise=False, depthwise=True)
+    assert_divisible(reproducible(network, 1), *rows(), cuts)
+
+
+def test_rows_of_weight_zero_enter_no_statistics_and_no_gradient() -> None:
+    from catdog.training.reproducible import reproducible
+
+    x, y = rows(4)
+    found = []
+    for padding in (0, 2):
+        copy = reproducible(small_network(normalise=True), 1)
+        padded = np.concatenate([x, 255 - x[:padding]]), np.concatenate([y, y[:padding]])
+        weights = (np.arange(4 + padding) < 4).astype(np.float32)
+        gradients = gradients_of(copy, True, *padded, 4, weights)
+        found.append(gradients + [v.numpy() for v in copy.get_layer("norm").variables])
+    for plain, padded in zip(*found, strict=True):
+        np.testing.assert_array_equal(plain.astype(np.float32), padded.astype(np.float32))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("name, side", [("resnet50v2", 32), ("inception_v3", 75)])
-def test_a_backbones_last_block_has_the_same_bits_for_shares_of_two_rows_or_more(
-    name: Any, side: int
-) -> None:
-    """From kept activations, batch normalisation frozen; of a lone row the module tells."""
+def test_a_backbones_last_block_has_the_same_bits_for_any_division(name: Any, side: int) -> None:
+    """From kept activations, batch normalisation frozen."""
     import keras
 
     from catdog.models import registry
@@ -136,7 +167,7 @@ def test_a_backbones_last_block_has_the_same_bits_for_shares_of_two_rows_or_more
     assert len(copy.trainable_variables) > 2, "more than the head"
     generator = np.random.default_rng(0)
     kept = generator.normal(size=(7, *copy.input_shape[1:])).astype(np.float16)
-    assert_divisible(copy, kept, generator.integers(0, 2, 7).astype(np.float32), (2, 4))
+    assert_divisible(copy, kept, generator.integers(0, 2, 7).astype(np.float32), (1, 4))
 
 
 def test_without_the_layers_a_division_shows_in_the_last_bits() -> None:
@@ -162,37 +193,80 @@ def test_frozen_layers_and_inference_are_keras_own() -> None:
     for variable, value in zip(copy.get_layer("norm").variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
     x, _ = rows()
-    np.testing.assert_array_equal(np.asarray(copy(x)), np.asarray(network(x)))
+    # Not to the bit: the dense layers compute in float64 in evaluation too.
+    np.testing.assert_allclose(np.asarray(copy(x)), np.asarray(network(x)), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "dropout, workers, asked, expected, told",
-    [
-        (0.0, 2, None, True, False),
-        (0.2, 2, None, False, False),
-        (0.2, 2, True, True, False),
-        (0.0, 2, False, False, False),
-        (0.0, 5, None, True, True),
-    ],
-    ids=["nothing drawn", "dropout", "asked for", "declined", "lone rows"],
-)
-def test_a_fine_tuned_backbone_is_reproducible_where_nothing_is_drawn(
-    tmp_path: Path, dropout: float, workers: int, asked: bool | None, expected: bool, told: bool
-) -> None:
-    import keras
-
+def chosen(tmp_path: Path, network: Any, asked: bool | None, **changes: Any) -> tuple[bool, int]:
+    """(whether it is to be reproducible, lines said)"""
     from catdog.training.progress import Rank
-    from catdog.training.reproducible import SMALL_PARAMETERS, is_reproducible
+    from catdog.training.reproducible import is_reproducible
     from tests.tiny import make_job
 
     lines: list[Any] = []
-    rank = Rank(0, workers, None, lines.append, lambda row: None, None)
-    job = make_job(tmp_path, "model", dropout=dropout)
-    job = replace(job, phase="finetune", reproducible=asked, augmentation=AugmentationSettings())
+    rank = Rank(0, 2, cast(Any, None), lines.append, lambda row: None, cast(Any, None))
+    job = replace(make_job(tmp_path, "model"), reproducible=asked, **changes)
+    return is_reproducible(job, rank, network), len(lines)
+
+
+@pytest.mark.parametrize("asked, expected", [(None, False), (True, True), (False, False)])
+def test_large_networks_are_reproducible_where_that_is_asked_for(
+    tmp_path: Path, asked: bool | None, expected: bool
+) -> None:
+    import keras
+
+    from catdog.training.reproducible import SMALL_PARAMETERS
+
     large = keras.Sequential([keras.Input((3000,)), keras.layers.Dense(2000)])
     assert large.count_params() > SMALL_PARAMETERS
-    assert is_reproducible(job, rank, large) is expected
-    assert bool(lines) == told
-    if asked is None and expected:
-        drawn = replace(job, boundary="pixels")
-        assert not is_reproducible(drawn, rank, large), "its augmentation draws"
+    assert chosen(tmp_path, large, asked) == (expected, 0)
+    deep = keras.Sequential([keras.Input((8, 8, 800)), keras.layers.SeparableConv2D(800, 3)])
+    assert deep.count_params() < SMALL_PARAMETERS
+    assert chosen(tmp_path, deep, asked) == (expected, 0)
+    assert chosen(tmp_path, small_network(normalise=True), asked) == (asked is not False, 0)
+
+
+def test_what_cannot_be_reproducible_is_not_tried_and_says_so_where_it_was_asked_for(
+    tmp_path: Path,
+) -> None:
+    network = small_network(normalise=True)
+    drawn = {"boundary": "pixels", "augmentation": AugmentationSettings(rand_augment=0.5)}
+    assert chosen(tmp_path, network, None, **drawn) == (False, 0)
+    assert chosen(tmp_path, network, True, **drawn) == (False, 1)
+    network.get_layer("norm").synchronized = False
+    assert chosen(tmp_path, network, None) == (False, 0)
+    assert chosen(tmp_path, network, True) == (False, 1)
+    network.get_layer("norm").trainable = False
+    assert chosen(tmp_path, network, True) == (True, 0)
+
+
+PROVE = """
+import sys
+import numpy as np, tensorflow as tf
+from catdog.training.proof import what_differs
+from catdog.training.progress import Rank
+from catdog.training.reproducible import reproducible
+from tests.training.test_reproducible import small_network
+rank = Rank(0, 1, tf.distribute.get_strategy(), print, print, None)
+print(what_differs(reproducible(small_network(normalise=True), 1), rank, np.uint8))
+"""
+
+
+@pytest.mark.parametrize(
+    "settings, expected",
+    [({}, "None"), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "this CPU's kernels")],
+    ids=["oneDNN", "without it"],
+)
+def test_the_proof_tells_kernels_that_look_at_the_size_of_a_batch(
+    project: Path, settings: dict[str, str], expected: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROVE],
+        cwd=project,
+        env=os.environ | {"PYTHONPATH": str(project)} | settings,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=True,
+    )
+    assert done.stdout.startswith(expected)
