@@ -53,6 +53,7 @@ def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any] | None:
         trainee.step.average_statistics()
         train_s = time.monotonic() - started
         with averaged_weights(trainee.network, trainee.optimizer):
+            trainee.recalibrate(train_rows)
             validated = trainee.evaluate(val_rows)
             row = _row(trainee, epoch, trained, validated, train_s)
             best = progress.is_best(row)

@@ -6,10 +6,11 @@ decision follows from reduced sums, which are equal everywhere; rank 0 alone wri
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -33,6 +34,7 @@ from catdog.training.optimization import RateSchedule, make_optimizer
 from catdog.training.progress import Part, Progress, Rank, TrainingDiverged
 from catdog.training.proof import what_differs
 from catdog.training.reproducible import FEWEST_ROWS, is_reproducible, reproducible, unit_rows
+from catdog.training.statistics import PHOTOS, Recalibration, learning_normalisation
 from catdog.training.step import GlobalStep, Sums
 from catdog.training.weighting import class_weights
 
@@ -61,6 +63,7 @@ class Trainee:
     network: keras.Model
     optimizer: keras.Optimizer
     step: GlobalStep
+    recalibration: Recalibration
     unit: int | None
     varies: str | None
     steps_per_epoch: int
@@ -127,7 +130,11 @@ class Trainee:
             seed=job.seed,
         )
         schedule = RateSchedule.of(job.settings, steps)
-        trainee = cls(job, rank, model, network, optimizer, step, unit, varies, steps, schedule)
+        exact = unit is not None
+        recalibration = Recalibration(rank.strategy, network, rows.dtype, exact=exact)
+        trainee = cls(
+            job, rank, model, network, optimizer, step, recalibration, unit, varies, steps, schedule
+        )
         step.spread_first(rank.is_chief)
         trainee._spread_random_states()
         return trainee
@@ -211,6 +218,19 @@ class Trainee:
             "images_per_second": pace * size,
             "left_s": left / pace,
         }
+
+    def recalibrate(self, rows: Rows) -> None:
+        """Statistics of batch normalisation for the weights as they are; collective."""
+        if not learning_normalisation(self.network):
+            return
+        # Photos as they are, the same in every epoch.
+        plain = replace(self.job, augmentation=None)
+        size, feed = epoch_batches(
+            plain, self.rank, rows, 0, skipped=0, unit=self.unit or 1, fewest=self._fewest
+        )
+        self.recalibration.over(itertools.islice(feed, max(1, PHOTOS // size)))
+        self.step.average_statistics()
+        self.rank.watchdog.feed()
 
     def evaluate(self, rows: Rows) -> Sums:
         """Loss and accuracy over ``rows``, every row exactly once."""
