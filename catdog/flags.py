@@ -169,6 +169,8 @@ def config_from(arguments: argparse.Namespace) -> Config:
         tree["model_image_size"] = {}
     if arguments.epochs is not None:
         tree["scratch"]["backbone_epochs"] = None
+    if getattr(arguments, "fine_tune_epochs", None) is not None:
+        tree["head_only"] = []
     if arguments.models:
         kept = {
             name: size

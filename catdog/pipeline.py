@@ -208,20 +208,19 @@ def transfer(work: Work, dataset: PreparedSet, weights: Mapping[ModelName, Weigh
     from catdog.transfer import probe
 
     plan = Plan(work.config, work.run, dataset, work.workers.precision, dict(weights))
-    for name in plan.in_order_of_cost():
-        if name in weights:
-            work.session.stage("probe", f"{name}: a head on frozen features")
-            plan.weights[name] = _drawn_if_random(work, plan, name)
-            features = features_of(work.pool, plan, name, [POOLED])[POOLED]
-            row = probe.fit(work.pool, features, work.run.model(name))["row"]
-            console.say(
-                f"{name} probe  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
-                f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}"
-            )
-            work.session.events.add("probe", model=name, **row)
-            plan.probed[name] = row["val_accuracy"]
-            if plan.is_head_alone(name) or len(plan.probed) == 1:
-                _finish_probe(work, plan, name)
+    for name in plan.probes_in_order():
+        work.session.stage("probe", f"{name}: a head on frozen features")
+        plan.weights[name] = _drawn_if_random(work, plan, name)
+        features = features_of(work.pool, plan, name, [POOLED])[POOLED]
+        row = probe.fit(work.pool, features, work.run.model(name))["row"]
+        console.say(
+            f"{name} probe  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
+            f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}"
+        )
+        work.session.events.add("probe", model=name, **row)
+        plan.probed[name] = row["val_accuracy"]
+        if plan.is_head_alone(name) or len(plan.probed) == 1:
+            _finish_probe(work, plan, name)
     return plan
 
 

@@ -70,14 +70,18 @@ class Plan:
         return with_point(scratch, best or {})
 
     def in_order_of_cost(self) -> list[ModelName]:
-        """The models of the run, what takes seconds before what takes minutes."""
+        """The models of the run; what takes seconds comes before what takes minutes."""
+        return sorted(self.config.models, key=self._training_cost)
 
-        def cost(name: ModelName) -> tuple[bool, float]:
-            area = (self.config.image_size_of(name) / 128) ** 2
-            epochs = max(1, self.settings(name).epochs)
-            return name not in self.weights, epochs * area * MODELS[name].training_ms
+    def probes_in_order(self) -> list[ModelName]:
+        """The backbones that get a probe: those with trained weights first, the cheapest of all."""
+        return sorted(self.weights, key=lambda n: (self.weights[n].is_random, self._photo_cost(n)))
 
-        return sorted(self.config.models, key=cost)
+    def _training_cost(self, name: ModelName) -> float:
+        return self.settings(name).epochs * self._photo_cost(name)
+
+    def _photo_cost(self, name: ModelName) -> float:
+        return float(MODELS[name].training_ms * self.config.image_size_of(name) ** 2)
 
     def swept_by_default(self) -> ModelName | None:
         """The backbone with the best probe of those that are fine-tuned; else one from scratch."""
@@ -89,10 +93,13 @@ class Plan:
         return next(iter([*ranked, *scratch]), None)
 
     def is_head_alone(self, name: ModelName) -> bool:
-        """Whether ``name`` ends with its probe: as asked, or as its features are random anyway."""
-        weights = self.weights.get(name)
-        asked = name in self.config.head_only or not self.config.fine_tune.epochs
-        return weights is not None and (weights.is_random or asked)
+        """Whether ``name`` ends with its probe: as asked, or as its features are random anyway.
+
+        A model that is to be swept is to be fine-tuned, too.
+        """
+        config, weights = self.config, self.weights.get(name)
+        asked = name in config.head_only and name != config.sweep.model
+        return weights is not None and (weights.is_random or asked or not config.fine_tune.epochs)
 
     def tried(
         self, name: ModelName, point: Mapping[str, Any]

@@ -12,19 +12,25 @@ from catdog.config import (
 )
 from catdog.sweep_settings import SweepSettings
 
+OFF = AugmentationSettings.all_off()
+
 
 def sample() -> Config:
-    """The built-in drawings at 96 pixels: the whole job in a few minutes on a laptop."""
+    """The built-in drawings at 96 pixels: every stage of the job in three minutes on a laptop."""
     return Config(
         preset="sample",
-        data=DataSettings(image_size=96, drawings=240),
-        # Small batches: batch normalisation's moving statistics need some hundred steps.
+        data=DataSettings(image_size=96, drawings=480, val_fraction=0.15, test_fraction=0.2),
         batch_size=16,
         model_image_size={"resnet50v2": 64},
+        # What would take minutes to fine-tune ends with a head on features computed once.
+        head_only=("resnet50v2", "inception_v3"),
         augmentation=AugmentationSettings(rotation=0.05, zoom=0.1),
-        scratch=ScratchSettings(epochs=6, backbone_epochs=2),
-        fine_tune=FineTuneSettings(epochs=2),
-        sweep=SweepSettings(trials=3, epochs=2),
+        scratch=ScratchSettings(epochs=8, backbone_epochs=2),
+        # Without augmentation all that is below the trained blocks is computed once, too.
+        fine_tune=FineTuneSettings(
+            epochs=2, unfrozen_blocks=1, augmentation=AugmentationSettings(**OFF)
+        ),
+        sweep=SweepSettings(model="efficientnet_lite0", trials=3, epochs=2, unfrozen_blocks=(1, 2)),
     )
 
 

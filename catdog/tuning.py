@@ -129,4 +129,6 @@ def _chosen_config(plan: Plan, name: ModelName) -> Config:
     group = "fine_tune" if name in plan.weights else "scratch"
     changed = plan.tried(name, plan.best or {})
     sweep_off = config.sweep.model_copy(update={"trials": 0, "model": None})
-    return config.model_copy(update={group: changed, "sweep": sweep_off, "name": None})
+    others = tuple(other for other in config.head_only if other != name)
+    update = {group: changed, "sweep": sweep_off, "name": None, "head_only": others}
+    return config.model_copy(update=update)

@@ -180,6 +180,7 @@ def test_a_head_alone_is_the_probe(tmp_path: Path) -> None:
     assert job == made.probe_job("inception_v3")
     assert job.done != plan(tmp_path).job("inception_v3", {}).done
     assert made.in_order_of_cost()[0] == "inception_v3", "it takes seconds"
+    assert made.probes_in_order() == ["inception_v3"]
 
 
 def test_random_weights_are_not_fine_tuned(tmp_path: Path) -> None:

@@ -175,6 +175,7 @@ def test_a_sweep_of_fine_tuning_is_interrupted_and_ends_in_a_table_and_a_choice(
         "--trials=3",
         "--name=swept",
         "--set=sweep.epochs=2",
+        "--set=fine_tune.augmentation.zoom=0.1",
         # The first trial augments pixels as the run does, the others start from what is kept.
         "--set=sweep.augmentation_strength=[0]",
         "--set=sweep.unfrozen_blocks=[1]",
