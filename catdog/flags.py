@@ -178,6 +178,8 @@ def config_from(arguments: argparse.Namespace) -> Config:
             if name in arguments.models
         }
         tree["model_image_size"] = kept
+        if tree["sweep"]["model"] not in arguments.models:  # the preset's
+            tree["sweep"]["model"] = None
     for assignment in arguments.assignments:
         _assign(tree, assignment)
     if tree["data"]["source"] is not None:
