@@ -110,7 +110,7 @@ def _warped(rows: tf.Tensor, maps: tf.Tensor) -> tf.Tensor:
     warped = tf.raw_ops.ImageProjectiveTransformV3(
         images=rows,
         transforms=tf.cast(maps, tf.float32),
-        output_shape=tf.constant(rows.shape[1:3], tf.int32),
+        output_shape=tf.constant(rows.shape[1:3].as_list(), tf.int32),
         fill_value=0.0,
         interpolation="BILINEAR",
         fill_mode="REFLECT",

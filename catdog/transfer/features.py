@@ -32,6 +32,8 @@ from catdog.training.progress import Rank
 #: What training and sweeps look at, and all there is.
 LEARNT: tuple[Split, ...] = ("train", "val")
 SPLITS: tuple[Split, ...] = (*LEARNT, "test")
+#: Another number for another way, so that views drawn before are not taken for today's.
+HOW_VIEWS_ARE_DRAWN = 2
 #: Photos a forward pass.
 BATCH = 64
 
@@ -59,7 +61,8 @@ class FeatureRequest:
         architecture = asdict(self.architecture) | {"dropout": None}
         views: list[Any] = [1]
         if self.augmentation is not None and self.views > 1:
-            views = [self.views, self.augmentation.model_dump(mode="json"), self.seed]
+            drawn = self.augmentation.model_dump(mode="json")
+            views = [self.views, drawn, self.seed, HOW_VIEWS_ARE_DRAWN]
         weights = [self.weights_hash, self.precision]
         return digest([dataset.identity, architecture, *weights, boundary, *views])
 
@@ -232,18 +235,14 @@ class Extractor:
             lambda pixels: trunk(pixels, training=False), input_signature=signature
         )
         self.augmentation = make_augmentation(request.augmentation) if request.views > 1 else None
-        if self.augmentation is not None:
-            self.augmentation.build(model.input_shape)
 
     def __call__(self, chunk: Chunk) -> dict[str, Any]:
         rows = self.dataset.rows(chunk["split"])
         indices = np.arange(chunk["start"], chunk["stop"])
-        # The same photo draws the same views in any run and on any actor.
-        self._reseed(chunk["start"])
         training = chunk["split"] == "train"
         kept: dict[str, list[NDArray[Any]]] = {boundary: [] for boundary in self.targets}
         for view in range(self.request.views if training else 1):
-            outputs = self._forward(rows, indices, augment=view > 0)
+            outputs = self._forward(rows, indices, view)
             for boundary, output in outputs.items():
                 kept[boundary].append(output)
         size = 0
@@ -260,13 +259,16 @@ class Extractor:
         return {"photos": len(indices), "bytes": size}
 
     def _forward(
-        self, rows: Rows, indices: NDArray[np.int64], *, augment: bool
+        self, rows: Rows, indices: NDArray[np.int64], view: int
     ) -> dict[str, NDArray[Any]]:
-        """Activations of the photos at ``indices`` by boundary, each (photos, *shape)."""
-        batches = (rows.gather(indices[at : at + BATCH]) for at in range(0, len(indices), BATCH))
-        # Drawn here, one batch after the other: the generators' states go on with each.
-        drawn = [self._augmented(pixels) if augment else pixels for pixels in batches]
-        outputs = list(self.streams.map(self._activations, drawn))
+        """Activations of a view of the photos at ``indices`` by boundary: (photos, *shape) each."""
+
+        def activations(photos: NDArray[np.int64]) -> list[NDArray[Any]]:
+            pixels = rows.gather(photos)
+            return self._activations(self._augmented(pixels, photos, view) if view else pixels)
+
+        batches = [indices[at : at + BATCH] for at in range(0, len(indices), BATCH)]
+        outputs = list(self.streams.map(activations, batches))
         parts = zip(*outputs, strict=True)
         return {name: np.concatenate(each) for name, each in zip(self.targets, parts, strict=True)}
 
@@ -275,14 +277,16 @@ class Extractor:
         outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
         return [output.numpy() for output in outputs]
 
-    def _augmented(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        assert self.augmentation is not None
-        drawn = self.augmentation(pixels, training=True).numpy()
-        return np.clip(np.rint(drawn.astype(np.float32)), 0, 255).astype(np.uint8)
+    def _augmented(
+        self, pixels: NDArray[np.uint8], photos: NDArray[np.int64], view: int
+    ) -> NDArray[np.uint8]:
+        """Drawn by seed, view and the photo's number: the same in any run and on any actor."""
+        import tensorflow as tf
 
-    def _reseed(self, start: int) -> None:
-        if self.augmentation is None:
-            return
-        for index, state in enumerate(self.augmentation.variables):
-            words = np.random.SeedSequence([self.request.seed, start, index]).generate_state(2)
-            state.assign(words.astype(np.uint32))
+        from catdog.training.draws import Draws
+
+        assert self.augmentation is not None
+        numbers = (view, photos, len(photos), photos[0])
+        draws = Draws(self.request.seed, *(tf.constant(each, tf.int64) for each in numbers))
+        varied = self.augmentation(pixels, draws).numpy()
+        return np.clip(np.rint(varied), 0, 255).astype(np.uint8)
