@@ -78,13 +78,11 @@ def _on_ray(listing: Listing, model: FinishedModel) -> pd.DataFrame:
     from catdog.connection import connected
 
     console.say(f"{len(listing.files)} files, {_named(model)}")
-    with connected(), console.progress("photos", 1.0) as advance:
-        return predict_files(
-            listing,
-            model,
-            Pool.of_cluster(),
-            lambda done, total: advance(done / total, f"{done} of {total}"),
-        )
+    with connected():
+        console.doing("predicting")
+        with console.progress("photos", 1.0) as advance:
+            counted = console.counted(advance)
+            return predict_files(listing, model, Pool.of_cluster(), counted)
 
 
 def _named(model: FinishedModel) -> str:
