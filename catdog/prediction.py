@@ -33,10 +33,10 @@ def run_prediction(model: str, data: str, out: str | None) -> None:
         check_readable(out, "--out")
     chosen = find_model(model)
     listing = list_photos(data)
-    if chosen.warning:
-        console.caution(chosen.warning)
     single = len(listing.files) == 1 and not listing.archive
     target = None if single and out is None else _target(out or "predictions.parquet")
+    if chosen.warning:
+        console.caution(chosen.warning)
     with console.chatter_to(Path(tempfile.gettempdir()) / f"catdog-predict-{os.getpid()}.log"):
         table = _here(listing, chosen) if single else _on_ray(listing, chosen)
     if single:
