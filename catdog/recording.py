@@ -6,6 +6,7 @@ from typing import Any
 
 from catdog.config import ModelName
 from catdog.planning import Plan
+from catdog.report.wording import workers_words
 from catdog.storage import Location
 from catdog.training.job import TrainingJob
 
@@ -29,6 +30,8 @@ def write_model_files(plan: Plan, job: TrainingJob, facts: dict[str, Any]) -> No
         "parameters": facts["parameters"],
         "image_size": job.architecture.look_size,
         "precision": facts["precision"],
+        "reproducible": facts.get("reproducible"),
+        "varies": facts.get("varies"),
         "seed": job.seed,
         "best": {"phase": job.phase, "epoch": facts["best"]["epoch"]},
         "train": facts["train"] | {"seconds": facts["train"]["seconds"] + probe_seconds},
@@ -37,3 +40,13 @@ def write_model_files(plan: Plan, job: TrainingJob, facts: dict[str, Any]) -> No
         "settings": job.settings.model_dump(mode="json"),
     }
     (folder / "model.json").write_json(record)
+    _note_workers(plan, name, record)
+
+
+def _note_workers(plan: Plan, name: ModelName, record: dict[str, Any]) -> None:
+    """In ``run.json``: models whose bits do, or do not, depend on the number of workers."""
+    known: dict[str, str] = plan.run.read().get("reproducible", {})
+    words = workers_words(record)
+    # One of several seeds on another machine is enough to depend on it.
+    if words and (record["reproducible"] is False or name not in known):
+        plan.run.update(reproducible=known | {name: words})

@@ -8,7 +8,7 @@ from typing import Any
 from catdog.report.charts import PHASE_NAMES
 from catdog.report.facts import repeat_rows, weights_words
 from catdog.report.results import ModelResult
-from catdog.report.wording import count, duration, percent, plural, visible
+from catdog.report.wording import count, duration, percent, plural, visible, workers_words
 
 
 def card(view: Mapping[str, Any], model: ModelResult) -> dict[str, Any]:
@@ -35,6 +35,7 @@ def _card_rows(model: ModelResult) -> list[tuple[str, str]]:
         else "",
         "Unfrozen blocks": str(facts.get("unfrozen_blocks") or ""),
         "Precision": str(facts.get("precision") or ""),
+        "Result": workers_words(facts),
         "Seed": str(facts.get("seed", "")),
     }
     repeat = dict(repeat_rows(model.run))

@@ -103,6 +103,8 @@ def _model(model: ModelResult) -> Tree:
         "image_size": facts.get("image_size"),
         "input_scale": facts.get("input_scale"),
         "weights_hash": facts.get("weights_hash"),
+        "reproducible": facts.get("reproducible"),
+        "varies": facts.get("varies"),
         "exports": model.files.exports,
     }
 

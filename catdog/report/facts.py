@@ -125,6 +125,9 @@ def repeat_rows(run: Run) -> list[tuple[str, str]]:
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "Hardware": ", ".join(part for part in machine if part),
         "Precision": str(record.get("precision") or ""),
+        "Workers": "; ".join(
+            f"{title(name)}: {words}" for name, words in (record.get("reproducible") or {}).items()
+        ),
         "Seeds": ", ".join(map(str, record.get("seeds") or [])),
         "Settings": f"hash {record['identity']}" if record.get("identity") else "",
         "Data": _data_words(manifest),

@@ -26,6 +26,10 @@ def text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def truth(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 def anything(value: Any) -> bool:
     return True
 
@@ -45,6 +49,7 @@ RECORD: Shape = {
     "hardware": {"cpus": number, "memory_bytes": number, "nodes": number},
     "sessions": [{"seconds": number}],
     "seeds": [anything],
+    "reproducible": {"*": text},
     "notes": [anything],
 }
 MANIFEST: Shape = {
@@ -56,7 +61,8 @@ MANIFEST: Shape = {
     "images_per_second": number,
 }
 MODEL: Shape = {
-    **dict.fromkeys(("weights", "weights_hash", "input_scale", "precision"), text),
+    **dict.fromkeys(("weights", "weights_hash", "input_scale", "precision", "varies"), text),
+    "reproducible": truth,
     "parameters": whole,
     "image_size": whole,
     "seed": whole,

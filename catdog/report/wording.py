@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
 from catdog.architectures import MODELS
@@ -29,6 +30,14 @@ def title(model: str) -> str:
     name, _, extra = model.partition("+")
     text = MODEL_TITLES.get(name, visible(name))
     return f"{text}, with mirror image" if extra == "tta" else text
+
+
+def workers_words(facts: Mapping[str, Any]) -> str:
+    """Whether a training's bits depend on the number of workers; empty where that is not known."""
+    if facts.get("reproducible") is False:
+        reason = facts.get("varies")
+        return "depends on the number of workers" + (f": {reason}" if reason else "")
+    return "the same bits on any number of workers" if facts.get("reproducible") else ""
 
 
 def redacted(value: Any) -> Any:

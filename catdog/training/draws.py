@@ -80,7 +80,7 @@ class Draws:
         start = tf.cast(first, tf.int64) * blocks
         drawn = tf.raw_ops.StatelessRandomUniformV2(
             shape=tf.stack([tf.cast(rows, tf.int64), tf.constant(blocks * BLOCK, tf.int64)]),
-            key=tf.constant([_key(self.seed, stream)], tf.uint64),
+            key=tf.constant([int(_key(self.seed, stream))], tf.uint64),
             counter=tf.cast(tf.stack([start, tf.cast(self.step, tf.int64)]), tf.uint64),
             alg=PHILOX,
             dtype=tf.float32,

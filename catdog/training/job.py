@@ -20,6 +20,9 @@ from catdog.storage import Location
 
 Phase = Literal["scratch", "probe", "finetune"]
 
+#: Another number for another way to draw at random: no training goes on with other draws.
+HOW_IT_DRAWS = 2
+
 #: In a job's folder, once it is trained; and once its model has the head of the probe.
 DONE, PROBED = "trained.json", "probed.json"
 
@@ -99,7 +102,8 @@ class TrainingJob:
         facts = [vars(self.architecture), self.phase, settings, self.batch_size, self.seed, rows]
         # The file of weights is named by their hash.
         weights = (self.backbone or "").partition("?")[0].rpartition("/")[2]
-        return digest([*facts, weights, self.boundary, self.freeze_below, self.views, augmentation])
+        facts += [weights, self.boundary, self.freeze_below, self.views, augmentation]
+        return digest([*facts, HOW_IT_DRAWS] if self.draws else facts)
 
 
 def is_done(job: TrainingJob) -> bool:

@@ -12,13 +12,14 @@ from catdog.models import registry
 from catdog.models.export import save_keras
 from catdog.retrying import retried
 from catdog.storage import Location
+from catdog.training.building import load_start
 from catdog.training.checkpoints import CheckpointFolder, Position
 from catdog.training.inputs import open_inputs
 from catdog.training.job import TrainingJob
 from catdog.training.progress import Part, Rank
 from catdog.training.step import Sums, averaged_weights
 from catdog.training.tensorboard import write_events
-from catdog.training.trainee import Trainee, load_start
+from catdog.training.trainee import Trainee
 
 
 def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any] | None:

@@ -67,6 +67,8 @@ class Part:
 class Progress:
     """What training has come to; restored from a checkpoint.
 
+    ``exact`` tells whether all steps so far were such that any number of workers would have come to
+    the same bits; ``varies`` why they were not, although they were to be.
     ``part`` is empty but in the checkpoint of a training that was warned in the middle of an epoch.
     """
 
@@ -75,6 +77,8 @@ class Progress:
     seconds: float = 0.0
     best_epoch: int = 0
     restarts: int = 0
+    exact: bool = True
+    varies: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod

@@ -110,7 +110,9 @@ def _from_all_ranks(rank: Rank, values: Sequence[float]) -> NDArray[np.float64]:
         return table[rank.rank : rank.rank + 1]
 
     def everywhere(table: tf.Tensor) -> tf.Tensor:
-        return tf.distribute.get_replica_context().all_reduce("SUM", table)
+        # Placed on the worker's device by name, without which there is nowhere to send it.
+        own = tf.identity(table)
+        return tf.distribute.get_replica_context().all_reduce("SUM", own)
 
     signature = [tf.TensorSpec(table.shape, tf.float64)]
     summed = tf.function(

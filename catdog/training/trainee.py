@@ -22,21 +22,19 @@ from catdog.data.feed import Batch, batches
 from catdog.data.shards import Rows
 from catdog.models import registry
 from catdog.models.export import save_keras
-from catdog.models.weights import unpack
 from catdog.retrying import retried
 from catdog.storage import Location
-from catdog.training.augmentation import make_augmentation, make_mixing
+from catdog.training.building import load_start, make_step, weights_of_classes
 from catdog.training.checkpoints import Checkpoint, CheckpointFolder
 from catdog.training.draws import with_stateless_dropout
 from catdog.training.inputs import epoch_batches
 from catdog.training.job import TrainingJob
-from catdog.training.optimization import RateSchedule, make_optimizer
+from catdog.training.optimization import RateSchedule
 from catdog.training.progress import Part, Progress, Rank, TrainingDiverged
 from catdog.training.proof import what_differs
 from catdog.training.reproducible import FEWEST_ROWS, is_reproducible, reproducible, unit_rows
 from catdog.training.statistics import PHOTOS, Recalibration, learning_normalisation
 from catdog.training.step import GlobalStep, Sums
-from catdog.training.weighting import class_weights
 
 #: How often a worker tells how far it is within an epoch.
 TELL_EVERY_S = 0.5
@@ -79,7 +77,7 @@ class Trainee:
         if job.phase == "finetune":
             registry.freeze_below(model, job.freeze_below)
         _, network = registry.split_at(model, job.boundary)
-        weights = _class_weights(job, rank, rows)
+        weights = weights_of_classes(job, rank, rows)
         trainee, varies = None, None
         if is_reproducible(job, rank, network):
             unit = unit_rows(job.batch_size, network.compute_dtype)
@@ -108,33 +106,14 @@ class Trainee:
         varies: str | None = None,
     ) -> Trainee:
         """Of ``network`` with the first rank's weights; collective."""
-        asked = job.applied_augmentation
         # Fewer photos than a batch make one step of all of them.
-        photos = len(rows) // job.views
-        steps = max(1, photos // job.batch_size)
-        decay = getattr(job.settings, "layer_decay", 1.0)
-        optimizer = make_optimizer(
-            job.settings, registry.rate_factors(job.architecture.name, network, decay)
-        )
-        optimizer.build(network.trainable_variables)
-        step = GlobalStep(
-            rank.strategy,
-            network,
-            optimizer,
-            make_augmentation(asked),
-            label_smoothing=job.settings.label_smoothing,
-            row_dtype=rows.dtype,
-            mixing=make_mixing(asked),
-            class_weights=weights,
-            reproducible=unit is not None,
-            seed=job.seed,
-        )
+        steps = max(1, len(rows) // job.views // job.batch_size)
+        step = make_step(job, rank, network, rows.dtype, weights, exact=unit is not None)
         schedule = RateSchedule.of(job.settings, steps)
         exact = unit is not None
         recalibration = Recalibration(rank.strategy, network, rows.dtype, exact=exact)
-        trainee = cls(
-            job, rank, model, network, optimizer, step, recalibration, unit, varies, steps, schedule
-        )
+        made = (job, rank, model, network, step.optimizer, step, recalibration)
+        trainee = cls(*made, unit, varies, steps, schedule)
         step.spread_first(rank.is_chief)
         trainee._spread_random_states()
         return trainee
@@ -270,13 +249,15 @@ class Trainee:
     def restore(self, checkpoint: Checkpoint | None) -> Progress:
         """Take over a checkpoint, on every rank."""
         if checkpoint is None:
-            return Progress()
+            return Progress(exact=self.unit is not None, varies=self.varies)
         for variable, value in zip(self._variables, checkpoint.arrays, strict=True):
             variable.assign(value)
         self._spread_random_states()
         meta = {key: value for key, value in checkpoint.meta.items() if key != "identity"}
         progress = Progress.of(meta)
         progress.restarts += 1
+        progress.exact = progress.exact and self.unit is not None
+        progress.varies = progress.varies or self.varies
         if self.rank.is_chief:
             self.rank.tell(
                 {
@@ -308,8 +289,9 @@ class Trainee:
             "name": self.job.name,
             "parameters": int(self.model.count_params()),
             "precision": keras.config.dtype_policy().compute_dtype,
-            "reproducible": None if self.unit is None and self.varies is None else not self.varies,
-            "varies": self.varies,
+            # None where it was not asked for, or cannot be.
+            "reproducible": False if progress.varies else (progress.exact or None),
+            "varies": progress.varies,
             "best": best,
             "history": progress.history,
             "train": {
@@ -332,22 +314,3 @@ class Trainee:
         return retried(
             lambda: save_keras(self.model, target), target, "writing the model", self.rank.say
         )
-
-
-def _class_weights(job: TrainingJob, rank: Rank, rows: Rows) -> tuple[float, float] | None:
-    found = class_weights(rows.labels, job.settings.class_weights)
-    if found is not None:
-        cat, dog = found
-        rank.say(f"{job.name}: in the loss a cat counts {cat:.2f} and a dog {dog:.2f}")
-    return found
-
-
-def load_start(model: keras.Model, job: TrainingJob) -> None:
-    """Pretrained backbone and probed head, where the job names them; local assignments."""
-    if job.backbone is not None:
-        arrays = unpack(Location.of(job.backbone).read_bytes())
-        for variable, array in zip(registry.backbone_variables(model), arrays, strict=True):
-            variable.assign(array)
-    if job.head is not None:
-        kernel, bias = unpack(Location.of(job.head).read_bytes())
-        model.get_layer("logit").set_weights([kernel, bias])
