@@ -173,8 +173,8 @@ class ComputeSettings(Settings):
     precision: Precision = "auto"
     reproducible: bool | None = Field(
         None,
-        description="the same bits on any number of workers (without augmentation and dropout); "
-        "none: on CPUs, for the base CNN, and for what is fine-tuned in float32 without them",
+        description="the same bits on any number of workers, proved before each training; none: on "
+        "CPUs, for networks small enough that it costs little (the base CNN, heads)",
     )
     xla: bool = Field(False, description="compile with XLA; not on several CPU workers")
     max_restarts: int = Field(3, ge=0)

@@ -99,7 +99,14 @@ class TrainingJob:
         augmentation = self.augmentation.model_dump(mode="json") if self.augmentation else None
         # Kept activations are named by the photos' contents and what was computed from them.
         rows = (self.features or self.photos).partition("?")[0].rpartition("/")[2]
-        facts = [vars(self.architecture), self.phase, settings, self.batch_size, self.seed, rows]
+        facts: list[Any] = [
+            vars(self.architecture),
+            self.phase,
+            settings,
+            self.batch_size,
+            self.seed,
+            rows,
+        ]
         # The file of weights is named by their hash.
         weights = (self.backbone or "").partition("?")[0].rpartition("/")[2]
         facts += [weights, self.boundary, self.freeze_below, self.views, augmentation]

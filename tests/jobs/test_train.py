@@ -118,6 +118,8 @@ def test_one_and_two_workers_come_to_the_same_losses(
         for key in ("loss", "val_loss"):
             # Not nearly: every bit of every weight is the same (catdog/training/reproducible.py).
             assert one[key] == pytest.approx(two[key], abs=1e-12), (key, one, two)
+    record = json.loads((tmp_path / "one/run.json").read_text())
+    assert record["reproducible"] == {"base_cnn": "the same bits on any number of workers"}
 
 
 @pytest.fixture
@@ -175,7 +177,7 @@ def check_tracked(mlflow: Server, run_dir: Path) -> None:
     """MLflow has one run, of both commands: its settings, each epoch once, results and report."""
     client, tracked = mlflow.only_run("catdog")
     assert tracked.info.status == "FINISHED"
-    assert tracked.data.params["scratch.dropout"] == "0.0"
+    assert tracked.data.params["scratch.dropout"] == "0.1"
     metrics = client.get_metric_history(tracked.info.run_id, "base_cnn/val_loss")
     rows = [(row["epoch"], row["val_loss"]) for row in history(run_dir)]
     assert [(metric.step, metric.value) for metric in metrics] == rows
