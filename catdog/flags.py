@@ -178,8 +178,8 @@ def config_from(arguments: argparse.Namespace) -> Config:
             if name in arguments.models
         }
         tree["model_image_size"] = kept
-        if tree["sweep"]["model"] not in arguments.models:  # the preset's
-            tree["sweep"]["model"] = None
+        if arguments.tune_model is None and tree["sweep"]["model"] not in arguments.models:
+            tree["sweep"]["model"] = None  # the preset's
     for assignment in arguments.assignments:
         _assign(tree, assignment)
     if tree["data"]["source"] is not None:

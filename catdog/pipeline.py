@@ -302,7 +302,10 @@ def _train_one(work: Work, plan: Plan, job: TrainingJob) -> None:
     keep_test_thumbnails(plan.dataset, work.run, plan.config.models)
     predicted.write_json(facts)
     if time.monotonic() - work.reported > REPORT_EVERY_S:
-        report(work.run, work.session)
+        from catdog.report import build
+
+        work.session.stage("report", "what there is so far")
+        console.say(str(build([work.run.root])))
         work.reported = time.monotonic()
 
 

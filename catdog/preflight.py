@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 from catdog import console
 from catdog.access import check_readable
 from catdog.architectures import MODELS
 from catdog.cluster import Resources, plan_workers
-from catdog.config import Config, ModelName, WeightsSettings
+from catdog.config import Config, ModelName
 from catdog.connection import connected
 from catdog.data.prepare import Survey, survey
 from catdog.errors import UserError
@@ -19,8 +19,11 @@ from catdog.storage import Location
 from catdog.tracking import check_tracking
 from catdog.training.workers import Workers
 
-#: A worker group's start and a model's first step, seconds.
-START_S = 40.0
+#: The start of Ray and of a worker group; a model's building, first step and predictions; what a
+#: trial takes beside its epochs. Seconds, on two cores.
+GROUP_S, MODEL_S, TRIAL_S = 30.0, 15.0, 5.0
+#: Of a training step: a forward pass; the upper blocks alone, from kept activations.
+FORWARD_SHARE, KEPT_SHARE = 0.4, 0.1
 
 
 def check_places(config: Config) -> None:
@@ -104,7 +107,7 @@ def print_plan(config: Config) -> None:
         lacking = lacking_weights(config)
     for key, value in _lines(config, seen, workers, lacking):
         console.say(f"{key:14}{value}")
-    if config.preset != "sample":  # which alone goes on without
+    if config.preset == "cluster":  # which alone does not go on without
         for name, reason in lacking.items():
             raise UserError(cannot_download(name, reason))
 
@@ -114,12 +117,6 @@ def lacking_weights(config: Config) -> dict[ModelName, str]:
     storage = Location.of(config.storage)
     reasons = {name: missing(name, config.weights_of(name), storage) for name in config.models}
     return {name: reason for name, reason in reasons.items() if reason}
-
-
-def without_weights(config: Config, lacking: Iterable[ModelName]) -> Config:
-    """``config`` with these backbones from random weights: how the sample goes on."""
-    none = {name: WeightsSettings(source="none") for name in lacking}
-    return config.model_copy(update={"weights": {**config.weights, **none}})
 
 
 def _lines(
@@ -136,45 +133,59 @@ def _lines(
     room = "" if free is None else f" of {console.size(free)} free"
     yield "disk", f"{console.size(seen.needed_bytes)}{room}"
     yield "compute", f"{workers}, {workers.precision}"
-    real = without_weights(config, lacking)
     for name in config.models:
         weights = config.weights_of(name)
         start = "from scratch" if not weights.pretrained else f"weights: {weights.source}"
         if name in lacking:
-            start += f" (cannot be downloaded here: {lacking[name]}); from random weights instead"
-        epochs = console.plural(_epochs(real, name), "epoch")
-        yield name, f"{config.image_size_of(name)} pixels, {epochs}, {start}"
+            start += f" (cannot be downloaded here: {lacking[name]}); features of random weights"
+        epochs = _epochs(config, name, lacking)
+        how = console.plural(epochs, "epoch") if epochs else "a head on frozen features"
+        yield name, f"{config.image_size_of(name)} pixels, {how}, {start}"
     trials = config.sweep.trials
     yield "sweep", console.plural(trials, "trial") if trials else "none"
     if workers.use_gpu:
         yield "time", "not estimated for GPUs"
     else:
-        yield "time", f"about {console.duration(estimate_seconds(real, seen, workers))}"
+        yield "time", f"about {console.duration(estimate_seconds(config, seen, workers, lacking))}"
 
 
-def _epochs(config: Config, name: ModelName) -> int:
-    if config.weights_of(name).pretrained and name != "base_cnn":
-        return config.fine_tune.epochs
-    if name != "base_cnn" and config.scratch.backbone_epochs is not None:
-        return config.scratch.backbone_epochs
-    return config.scratch.epochs
+def _epochs(config: Config, name: ModelName, lacking: Container[ModelName] = ()) -> int:
+    """Of the final training; 0 where the probe is the model."""
+    if not config.weights_of(name).pretrained:
+        backbone = name != "base_cnn" and config.scratch.backbone_epochs
+        return backbone or config.scratch.epochs
+    if name in lacking or (name in config.head_only and name != config.sweep.model):
+        return 0
+    return config.fine_tune.epochs
 
 
-def estimate_seconds(config: Config, seen: Survey, workers: Workers) -> float:
+def estimate_seconds(
+    config: Config, seen: Survey, workers: Workers, lacking: Container[ModelName] = ()
+) -> float:
     """From measured costs of a photo on a CPU core; good to a factor of two."""
-    photos = (seen.classes.get("cat", 0) + seen.classes.get("dog", 0)) * (
-        1 - config.data.test_fraction - config.data.val_fraction
-    )
+    photos = seen.classes.get("cat", 0) + seen.classes.get("dog", 0)
+    learnt = photos * (1 - config.data.test_fraction - config.data.val_fraction)
     cores = workers.count * workers.cpus
 
-    def epoch_s(name: ModelName) -> float:
+    def photo_s(name: ModelName) -> float:
         area = (config.image_size_of(name) / 128) ** 2
-        return photos * MODELS[name].training_ms / 1000 * area / cores
+        return MODELS[name].training_ms / 1000 * area / cores
 
-    training = sum(epoch_s(name) * _epochs(config, name) for name in config.models)
-    backbones = [name for name in config.models if name != "base_cnn"]
-    swept = config.sweep.model or (backbones[0] if backbones else None)
-    sweep = 0.0
+    def epochs_s(name: ModelName, epochs: int) -> float:
+        whole = epochs * learnt * photo_s(name)
+        settings = config.fine_tune
+        kept = settings.kept_views and boundary(name, settings.unfrozen_blocks) != "pixels"
+        return KEPT_SHARE * whole if kept and config.weights_of(name).pretrained else whole
+
+    seconds = GROUP_S
+    for name in config.models:
+        # Each photo once for its features, where there are any; those for testing once more.
+        passes = photos if config.weights_of(name).pretrained else photos - learnt
+        seconds += MODEL_S + passes * photo_s(name) * FORWARD_SHARE
+        seconds += epochs_s(name, _epochs(config, name, lacking))
+    tuned = [n for n in config.models if n != "base_cnn" and _epochs(config, n, lacking)]
+    swept = config.sweep.model or next(iter(tuned[::-1]), None)
     if swept and config.sweep.trials and config.sweep.stage == "finetune":
-        sweep = config.sweep.trials * (START_S + epoch_s(swept) * config.sweep.epochs)
-    return training + sweep + 2 * START_S
+        trial_s = TRIAL_S + epochs_s(swept, config.sweep.epochs)
+        seconds += config.sweep.trials * trial_s
+    return seconds
