@@ -42,10 +42,10 @@ def what_differs(network: keras.Model, rank: Rank, row_dtype: Any) -> str | None
     whole = _in_float32(compute(rows, signs))
     divides = all(_same(whole, _in_parts(compute, rows, signs, cuts)) for cuts in CUTS)
     found = _from_all_ranks(rank, [float(divides), *_digest(whole)])
-    if not found[:, 0].all():
+    if not found[:, 0].any():
         return "this CPU's kernels compute a row otherwise in a batch of another size"
     if (found != found[0]).any():
-        return "the workers' CPUs compute the same rows differently"
+        return "the workers compute the same rows with different kernels"
     return None
 
 

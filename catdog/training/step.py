@@ -223,6 +223,8 @@ class GlobalStep:
     @staticmethod
     def _sums(logits: Any, labels: Any, weights: Any) -> Any:
         losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
+        # Of float32 numbers a float64 sum is exact enough that their order is lost.
+        losses = tf.cast(tf.cast(losses, tf.float32), tf.float64)
         correct = tf.cast(tf.equal(logits > 0, labels > 0.5), tf.float64)
         return tf.stack(
             [

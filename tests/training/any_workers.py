@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,19 @@ from catdog.training.workers import Workers
 KEYS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
-def mixed(config: dict[str, Any]) -> dict[str, Any]:
-    """On a worker: as always, but oneDNN is off on the last one."""
-    import ray.train
+def mixed(setting: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """What runs on a worker: as always, but the last one has an environment variable more."""
 
-    context = ray.train.get_context()
-    if context.get_world_rank() == context.get_world_size() - 1:
-        os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
-    return train_on_worker(config)
+    def train(config: dict[str, Any]) -> dict[str, Any]:
+        import ray.train
+
+        context = ray.train.get_context()
+        if context.get_world_rank() == context.get_world_size() - 1:
+            name, _, value = setting.partition("=")
+            os.environ[name] = value
+        return train_on_worker(config)
+
+    return train
 
 
 def write_photos(folder: Path) -> None:
@@ -92,13 +98,13 @@ def digest(checkpoints: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("counts", nargs="+", type=int)
-    parser.add_argument("--mixed", action="store_true", help="oneDNN is off on the last worker")
+    parser.add_argument("--last", metavar="NAME=VALUE", help="in the last worker's environment")
     given = parser.parse_args()
     import ray
 
     use_onednn()
-    if given.mixed:
-        trainer.train_on_worker = mixed
+    if given.last:
+        trainer.train_on_worker = mixed(given.last)
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as sockets:
         write_photos(Path(folder))
         ray.init(
