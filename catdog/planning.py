@@ -235,4 +235,4 @@ class Plan:
         """The training that tries ``point``, its files below ``output``."""
         epochs = {"epochs": self.config.sweep.epochs}
         settings = self.tried(name, point).model_copy(update=epochs)
-        return self._job(name, settings, output, features)
+        return replace(self._job(name, settings, output, features), keep_model=False)

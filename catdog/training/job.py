@@ -44,6 +44,7 @@ class TrainingJob:
         reproducible: the same bits on any number of workers; none: where it is cheap.
         augmentation: applied to pixel rows; ``None`` for none.
         training: which one of its run it is; none for a trial of a sweep.
+        keep_model: write ``model.keras``, which nobody needs of a trial.
     """
 
     output: str
@@ -65,6 +66,7 @@ class TrainingJob:
     reproducible: bool | None = None
     xla: bool = False
     training: TrainingId | None = None
+    keep_model: bool = True
 
     @property
     def name(self) -> ModelName:

@@ -77,7 +77,7 @@ def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any] | None:
             return None
 
     facts = trainee.facts(progress)
-    if rank.is_chief:
+    if rank.is_chief and job.keep_model:
         facts["file_bytes"] = trainee.write_result(folder, progress.best_epoch)
     return facts
 
