@@ -1,4 +1,4 @@
-"""The whole job: photos in, three trained classifiers and an honest comparison out.
+"""The whole job: photos in, four trained classifiers and an honest comparison out.
 
 python jobs/train.py --data PATH
 ray job submit --working-dir . -- python jobs/train.py --data s3://… --storage s3://…

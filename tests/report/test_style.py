@@ -12,7 +12,7 @@ import pytest
 import catdog.report
 
 CSS = (Path(catdog.report.__file__).parent / "templates" / "style.css").read_text()
-SERIES = ("s0", "s1", "s2")  # a run has three models
+SERIES = ("s0", "s1", "s2", "s3")  # a run has four models
 
 #: Machado, Oliveira, Fernandes 2009, full severity, on linear RGB.
 SIGHT = {
