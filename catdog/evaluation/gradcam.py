@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from catdog.architectures import MODELS, ModelName
+from catdog.architectures import ModelName
 from catdog.data.decoding import typed
-from catdog.models.registry import split_at
+from catdog.models.registry import last_activations, split_at
 
 if TYPE_CHECKING:
     import keras
@@ -42,7 +42,7 @@ def heat(model: keras.Model, name: ModelName, pixels: Pixels) -> NDArray[np.floa
     """
     import tensorflow as tf
 
-    trunk, tail = split_at(model, MODELS[name].gradcam_layer)
+    trunk, tail = split_at(model, last_activations(model, name))
     features = trunk(pixels, training=False)
     with tf.GradientTape() as tape:
         tape.watch(features)

@@ -40,6 +40,7 @@ class Architecture:
     Attributes:
         image_size: side of the prepared squares in pixels, the model's input.
         look_size: side at which the network looks; smaller than ``image_size`` shrinks first.
+        early: the network ends after its first blocks, as random weights tell nothing further up.
     """
 
     name: ModelName
@@ -47,6 +48,7 @@ class Architecture:
     look_size: int
     scale: InputScale
     dropout: float
+    early: bool = False
 
 
 def build(architecture: Architecture) -> keras.Model:
@@ -116,7 +118,17 @@ def _backbone(architecture: Architecture, x: keras.KerasTensor) -> keras.KerasTe
             # Unsynchronised, as keras.applications builds them: hundreds of small collectives a
             # step cost more than the arithmetic. The statistics are averaged once an epoch.
             layer.momentum = MOMENTUM
+    if architecture.early:
+        early = find_layer(backbone, MODELS[architecture.name].early_layer)
+        return keras.layers.GlobalMaxPooling2D(name=POOLED)(early.output)
     return keras.layers.GlobalAveragePooling2D(name=POOLED)(backbone.outputs[0])
+
+
+def last_activations(model: keras.Model, name: ModelName) -> str:
+    """The name of the last layer whose output has a place in the picture."""
+    names = {layer.name for layer in model.layers}
+    known = (MODELS[name].gradcam_layer, MODELS[name].early_layer)
+    return next(layer for layer in known if layer in names)
 
 
 def backbone_variables(model: keras.Model) -> list[keras.Variable]:

@@ -108,3 +108,17 @@ def test_lower_blocks_learn_at_smaller_rates() -> None:
     by_block = {path.partition("_")[0]: factor for path, factor in factors.items()}
     assert by_block["logit/kernel"] == 1.0
     assert by_block["conv4"] < by_block["conv5"] < 1.0
+
+
+@pytest.mark.parametrize("name", ["resnet50v2", "inception_v3"])
+def test_features_of_random_weights_end_after_the_first_blocks(name: ModelName) -> None:
+    import numpy as np
+
+    from catdog.evaluation.gradcam import heat
+
+    architecture = registry.Architecture(name, 80, 80, "-1..1", dropout=0.0, early=True)
+    model = registry.build(architecture)
+    assert model.count_params() < 1_000_000
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 80, 80, 3)).astype(np.uint8)
+    assert heat(model, name, pixels).shape[0] == 2
+    assert registry.split_at(model, registry.POOLED)[1].input_shape[1] in (64, 256)
