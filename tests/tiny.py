@@ -70,7 +70,10 @@ class Stopped(Exception):
 
 
 def train_here(
-    job: Any, epochs: int | None = None, warned: Any = lambda: None
+    job: Any,
+    epochs: int | None = None,
+    warned: Any = lambda: None,
+    kept: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of ``job``'s epochs, trained in this process alone, without Ray.
 
@@ -91,7 +94,6 @@ def train_here(
             raise Stopped
         return True
 
-    keras.backend.clear_session()
     keras.config.set_dtype_policy("float32")
     with Watchdog(600) as watchdog, suppress(Stopped):
         rank = Rank(
@@ -102,6 +104,7 @@ def train_here(
             report=report,
             watchdog=watchdog,
             warned=warned,
+            kept={} if kept is None else kept,
         )
         train_model(job, rank)
     return rows

@@ -12,6 +12,7 @@ from catdog.models.weights import unpack
 from catdog.storage import Location
 from catdog.training.augmentation import make_augmentation, make_mixing
 from catdog.training.job import TrainingJob
+from catdog.training.knobs import Knobs
 from catdog.training.optimization import make_optimizer
 from catdog.training.progress import Rank
 from catdog.training.step import GlobalStep
@@ -24,6 +25,7 @@ def make_step(
     network: keras.Model,
     row_dtype: Any,
     weights: tuple[float, float] | None,
+    knobs: Knobs,
     *,
     exact: bool,
 ) -> GlobalStep:
@@ -34,17 +36,19 @@ def make_step(
         job.settings, registry.rate_factors(job.architecture.name, network, decay)
     )
     optimizer.build(network.trainable_variables)
+    optimizer.weight_decay = knobs.weight_decay
     return GlobalStep(
         rank.strategy,
         network,
         optimizer,
         make_augmentation(asked),
-        label_smoothing=job.settings.label_smoothing,
+        label_smoothing=knobs.label_smoothing,
         row_dtype=row_dtype,
         mixing=make_mixing(asked),
         class_weights=weights,
         reproducible=exact,
         seed=job.seed,
+        dropout=knobs.dropout,
     )
 
 

@@ -33,6 +33,7 @@ class Draws:
             other there follow each other here.
         count: int64 (), rows of the global batch.
         first: int64 (), the position that tables begin with.
+        dropout: float64 (), the rate of all dropout; none: each layer's own.
     """
 
     seed: int
@@ -40,6 +41,7 @@ class Draws:
     positions: tf.Tensor
     count: tf.Tensor
     first: Any = 0
+    dropout: Any = None
 
     def table(self, stream: str, columns: int) -> tf.Tensor:
         """Uniform numbers in [0, 1) for every row of the global batch, float64 (count, columns).
@@ -124,8 +126,10 @@ class StatelessDropout(keras.layers.Layer):
             return inputs
         if draws is None:
             raise RuntimeError(f"{self.name} has nothing to draw from outside of a training step")
-        kept = draws.uniform(self.name, inputs.shape[1:]) >= self.rate
-        return tf.where(kept, inputs * (1.0 / (1.0 - self.rate)), tf.zeros((), inputs.dtype))
+        rate = self.rate if draws.dropout is None else draws.dropout
+        kept = draws.uniform(self.name, inputs.shape[1:]) >= tf.cast(rate, tf.float32)
+        scale = tf.cast(1.0 / (1.0 - tf.convert_to_tensor(rate, tf.float64)), inputs.dtype)
+        return tf.where(kept, inputs * scale, tf.zeros((), inputs.dtype))
 
 
 def with_stateless_dropout(network: keras.Model) -> keras.Model:

@@ -34,7 +34,7 @@ def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any] | None:
     """
     train_rows, val_rows = open_inputs(job)
     output = Location.of(job.output)
-    trainee = Trainee.build(job, rank, train_rows)
+    trainee = Trainee.of(job, rank, train_rows)
     folder = CheckpointFolder(output / "checkpoints", job.identity, rank.say)
     progress = trainee.restore(folder.latest())
 

@@ -47,6 +47,7 @@ def work(config: dict[str, Any]) -> None:
     def tell(message: dict[str, Any]) -> None:
         ray.get(board.tell.remote(message))  # waited for, so that they stay in order
 
+    kept: dict[str, Any] = {}
     last = None
     while (taken := ray.get(board.take.remote(group, last))) is not None:
         last = taken.ticket
@@ -58,6 +59,7 @@ def work(config: dict[str, Any]) -> None:
             report=partial(_report, board, taken.ticket, number) if taken.followed else _goes_on,
             watchdog=Watchdog(workers.stall_limit_s),
             warned=warned,
+            kept=kept,
         )
         try:
             result = taken.task.run(rank)
@@ -127,8 +129,6 @@ class TrainTask:
         if rank.is_chief:
             start = {**about, "workers": rank.world_size, "nodes": hosts()}
             rank.tell({"kind": "start", **start})
-        # It forgets the policy too.
-        keras.backend.clear_session()
         keras.config.set_dtype_policy(self.precision)
         _set_graph_optimisation(job)
         facts = train_model(job, rank)

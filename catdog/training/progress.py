@@ -33,7 +33,8 @@ class TrainingDiverged(Exception):
 class Rank:
     """Where this process stands among the workers, and whom it tells (rank 0 only).
 
-    ``report`` is called on all ranks after each epoch and says whether to go on.
+    ``report`` is called on all ranks after each epoch and says whether to go on; ``kept`` holds
+    what one task of this process leaves to the next.
     """
 
     rank: int
@@ -43,6 +44,7 @@ class Rank:
     report: Callable[[dict[str, Any]], bool]
     watchdog: Watchdog
     warned: Warned = lambda: None
+    kept: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_chief(self) -> bool:

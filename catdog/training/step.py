@@ -61,12 +61,13 @@ class GlobalStep:
         optimizer: keras.Optimizer,
         augmentation: Augmentation | None,
         *,
-        label_smoothing: float,
+        label_smoothing: Any,
         row_dtype: Any,
         mixing: Mixing | None = None,
         class_weights: tuple[float, float] | None = None,
         reproducible: bool = False,
         seed: int = 0,
+        dropout: Any = None,
     ) -> None:
         self.strategy = strategy
         self.network = network
@@ -77,6 +78,7 @@ class GlobalStep:
         self.class_weights = class_weights
         self.reproducible = reproducible
         self.seed = seed
+        self.dropout = dropout
         signature = [
             tf.TensorSpec((None, *network.input_shape[1:]), tf.as_dtype(row_dtype)),
             tf.TensorSpec((None,), tf.float32),
@@ -172,7 +174,8 @@ class GlobalStep:
     def _train_replica(
         self, rows: Any, labels: Any, weights: Any, global_rows: Any, positions: Any, step: Any
     ) -> Any:
-        draws = Draws(self.seed, step, positions, tf.cast(global_rows, tf.int64))
+        count = tf.cast(global_rows, tf.int64)
+        draws = Draws(self.seed, step, positions, count, dropout=self.dropout)
         own = replace(draws, positions=positions[: tf.size(weights)])
         if self.augmentation is not None:
             rows = self.augmentation(rows, draws)

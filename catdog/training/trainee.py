@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -29,6 +29,7 @@ from catdog.training.checkpoints import Checkpoint, CheckpointFolder
 from catdog.training.draws import with_stateless_dropout
 from catdog.training.inputs import epoch_batches
 from catdog.training.job import TrainingJob
+from catdog.training.knobs import Knobs, traced_alike
 from catdog.training.optimization import RateSchedule
 from catdog.training.progress import Part, Progress, Rank, TrainingDiverged
 from catdog.training.proof import what_differs
@@ -62,11 +63,38 @@ class Trainee:
     optimizer: keras.Optimizer
     step: GlobalStep
     recalibration: Recalibration
+    knobs: Knobs
     unit: int | None
     varies: str | None
     steps_per_epoch: int
     schedule: RateSchedule
     has_stepped: bool = False
+
+    @classmethod
+    def of(cls, job: TrainingJob, rank: Rank, rows: Rows) -> Trainee:
+        """A new one, or the last one of this process where its traces serve; collective."""
+        alike = (traced_alike(job), keras.config.dtype_policy().name)
+        kept: _Kept | None = rank.kept.pop("trainee", None)
+        if kept is not None and kept.alike == alike:
+            trainee = kept.trainee._begun_again(job, rank, kept.start)
+        else:
+            del kept  # before another takes as much memory
+            keras.backend.clear_session()
+            keras.config.set_dtype_policy(alike[1])  # it forgets the policy too
+            trainee = cls.build(job, rank, rows)
+            if job.keep_model:  # no trial, which another may follow
+                return trainee
+            kept = _Kept(alike, trainee, [v.numpy() for v in trainee._variables])
+        rank.kept["trainee"] = kept
+        return trainee
+
+    def _begun_again(self, job: TrainingJob, rank: Rank, start: list[NDArray[Any]]) -> Trainee:
+        """For another ``job`` of the same shape: its variables as they were, its numbers new."""
+        for variable, value in zip(self._variables, start, strict=True):
+            variable.assign(value)
+        self.knobs.turn(job)
+        schedule = RateSchedule.of(job.settings, self.steps_per_epoch)
+        return replace(self, job=job, rank=rank, schedule=schedule)
 
     @classmethod
     def build(cls, job: TrainingJob, rank: Rank, rows: Rows) -> Trainee:
@@ -108,11 +136,12 @@ class Trainee:
         """Of ``network`` with the first rank's weights; collective."""
         # Fewer photos than a batch make one step of all of them.
         steps = max(1, len(rows) // job.views // job.batch_size)
-        step = make_step(job, rank, network, rows.dtype, weights, exact=unit is not None)
+        knobs = Knobs.of(job)
+        step = make_step(job, rank, network, rows.dtype, weights, knobs, exact=unit is not None)
         schedule = RateSchedule.of(job.settings, steps)
         exact = unit is not None
         recalibration = Recalibration(rank.strategy, network, rows.dtype, exact=exact)
-        made = (job, rank, model, network, step.optimizer, step, recalibration)
+        made = (job, rank, model, network, step.optimizer, step, recalibration, knobs)
         trainee = cls(*made, unit, varies, steps, schedule)
         step.spread_first(rank.is_chief)
         trainee._spread_random_states()
@@ -314,3 +343,11 @@ class Trainee:
         return retried(
             lambda: save_keras(self.model, target), target, "writing the model", self.rank.say
         )
+
+
+class _Kept(NamedTuple):
+    """The last trial of this process: what it was traced for, and the arrays it began with."""
+
+    alike: Any
+    trainee: Trainee
+    start: list[NDArray[Any]]

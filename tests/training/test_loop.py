@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,3 +75,25 @@ def test_a_backbone_from_random_weights_trains_in_float32(tmp_path: Path) -> Non
     first, second = train_here(job)
     assert np.isfinite(second["val_loss"])
     assert second["loss"] < first["loss"]
+
+
+def test_trials_that_differ_in_numbers_share_a_trace_and_nothing_else(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    one = {"epochs": 1, "dropout": 0.2, "weight_decay": 0.01, "learning_rate": 1e-3}
+    other = one | {"dropout": 0.4, "weight_decay": 0.5, "label_smoothing": 0.1, "epochs": 2}
+    trials = [
+        replace(make_job(tmp_path, f"trial-{number}", **options), keep_model=False)
+        for number, options in enumerate((one, other))
+    ]
+    kept: dict[str, Any] = {}
+    first, second = (train_here(trial, kept=kept) for trial in trials)
+    trainee = kept["trainee"].trainee
+    assert trainee.step._train.experimental_get_tracing_count() == 1
+    alone = train_here(replace(trials[1], output=str(tmp_path / "alone")))
+    assert [[row[key] for key in SHOWN] for row in second] == [
+        [row[key] for key in SHOWN] for row in alone
+    ]
+    assert second[0]["loss"] != first[0]["loss"]
+    plain = replace(make_job(tmp_path, "plain", **(one | {"dropout": 0.0})), keep_model=False)
+    train_here(plain, kept=kept)
+    assert kept["trainee"].trainee is not trainee, "no dropout is another trace"
