@@ -203,7 +203,8 @@ def fetch_weights(config: Config, session: Session, storage: Location) -> dict[M
 def transfer(work: Work, dataset: PreparedSet, weights: Mapping[ModelName, Weights]) -> Plan:
     """A head on the frozen features of every backbone that has weights, the cheapest first.
 
-    The first of them is a model with a report, before anything takes long.
+    The first of them is a model with a report, before a fine-tuning that augments pixels in every
+    epoch begins.
     """
     from catdog.transfer import probe
 
@@ -219,7 +220,8 @@ def transfer(work: Work, dataset: PreparedSet, weights: Mapping[ModelName, Weigh
         )
         work.session.events.add("probe", model=name, **row)
         plan.probed[name] = row["val_accuracy"]
-        if plan.is_head_alone(name) or len(plan.probed) == 1:
+        first_look = len(plan.probed) == 1 and not work.config.fine_tune.kept_views
+        if plan.is_head_alone(name) or first_look:
             _finish_probe(work, plan, name)
     return plan
 

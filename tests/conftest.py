@@ -180,9 +180,11 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Fin
     facts = {"name": "base_cnn", "weights": "none", "input_scale": "-1..1", "image_size": 96}
     (run.model("base_cnn") / "model.json").write_json(facts | {"precision": "float32"})
     (run.root / "run.json").write_json({"name": "run", "status": "finished", "notes": []})
-    tree = PRESETS["sample"]().model_dump(mode="json") | {
+    preset = PRESETS["sample"]().model_dump(mode="json")
+    tree = preset | {
         "storage": storage.uri,
         "models": ["base_cnn"],
+        "sweep": preset["sweep"] | {"model": None},
         "model_image_size": {"base_cnn": 96},
         "data": settings.model_dump(mode="json"),
     }

@@ -14,6 +14,7 @@ import io
 import math
 import pickletools
 import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -120,6 +121,13 @@ def _view(tensor: _Tensor, values: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     )
 
 
+def _opcodes(file: io.BytesIO) -> list[tuple[Any, Any, int | None]]:
+    with warnings.catch_warnings():
+        # Of escapes in quoted strings, which a damaged file may have and a good one has not.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return list(pickletools.genops(file))
+
+
 def _unpickle(file: io.BytesIO) -> Any:
     """The next pickle of ``file``: numbers, texts, tuples, lists, dicts and tensors.
 
@@ -138,7 +146,7 @@ def _unpickle(file: io.BytesIO) -> Any:
         start = marks.pop()
         return pop(len(stack) - start)
 
-    for opcode, argument, _ in pickletools.genops(file):
+    for opcode, argument, _ in _opcodes(file):
         match opcode.name:
             case "PROTO":
                 pass

@@ -203,12 +203,13 @@ def test_the_packages_weights_give_features_in_the_models_own_precision(
     probed: dict[str, Any], storage: Location
 ) -> None:
     """On a CPU whose best precision is bfloat16, as it is planned for one."""
-    from catdog.extraction import extract_features
+    from catdog.extraction import features_of
     from catdog.models.registry import POOLED
     from catdog.models.weights import fetch
     from catdog.planning import Plan
     from catdog.presets import sample
     from catdog.runs import RunDirectory
+    from catdog.training.workers import Workers
 
     name = "efficientnet_lite0"
     changes = {"storage": storage.uri, "data": DataSettings(image_size=32, drawings=120)}
@@ -216,9 +217,9 @@ def test_the_packages_weights_give_features_in_the_models_own_precision(
     weights = fetch(name, config.weights_of(name), storage)
     assert weights is not None
     run, dataset = RunDirectory(storage / "lite0"), probed["dataset"]
-    workers = replace(probed["workers"], precision="mixed_bfloat16", by_model=True)
-    plan = Plan(config, run, dataset, workers.precision, {name: weights})
-    features = extract_features(plan, name, [POOLED], storage, workers, ("val",))[POOLED]
+    pool = Here(Workers(1, 1, False, "mixed_bfloat16", by_model=True))
+    plan = Plan(config, run, dataset, pool.workers.precision, {name: weights})
+    features = features_of(pool, plan, name, [POOLED], ("val",))[POOLED]
     rows = features.rows("val")
     kept = rows.gather(np.arange(len(rows)))
     assert kept.dtype == np.float32
