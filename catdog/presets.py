@@ -25,12 +25,19 @@ def sample() -> Config:
         # What would take minutes to fine-tune ends with a head on features computed once.
         head_only=("resnet50v2", "inception_v3"),
         augmentation=AugmentationSettings(rotation=0.05, zoom=0.1),
-        scratch=ScratchSettings(epochs=5, backbone_epochs=2),
+        scratch=ScratchSettings(epochs=4, backbone_epochs=2),
         # Without augmentation all that is below the trained blocks is computed once, too.
         fine_tune=FineTuneSettings(
             epochs=2, unfrozen_blocks=1, augmentation=AugmentationSettings(**OFF)
         ),
-        sweep=SweepSettings(model="efficientnet_lite0", trials=3, epochs=2, unfrozen_blocks=(1,)),
+        # Trials that differ in numbers alone, and all have some dropout, share one traced step.
+        sweep=SweepSettings(
+            model="efficientnet_lite0",
+            trials=3,
+            epochs=2,
+            unfrozen_blocks=(1,),
+            dropout=(0.1, 0.2, 0.4),
+        ),
     )
 
 

@@ -155,6 +155,8 @@ def test_a_killed_sweep_of_the_head_goes_on_and_train_takes_its_choice(
         assert ours["val_loss"] == pytest.approx(theirs["val_loss"], abs=1e-4), ours["epoch"]
     other = tmp_path / "final/models/resnet50v2/seeds/1/history.json"
     assert json.loads(other.read_text())[-1]["loss"] != head[-1]["loss"], "the same seed twice"
+    mistakes = pd.read_parquet(other.parent / "artifacts/gradcam.parquet")
+    assert len(mistakes), "nothing explained; the drawings are hard and the network is random"
     (model,) = json.loads((tmp_path / "final/report.json").read_text())["models"]
     assert model["seeds"]["n"] == 2
     assert model["seeds"]["sd"] is not None

@@ -51,6 +51,7 @@ def test_averaged_weights_are_validated_kept_and_go_on_with_the_rest(tmp_path: P
     )
 
 
+@pytest.mark.slow
 def test_a_backbone_from_random_weights_trains_in_float32(tmp_path: Path) -> None:
     """Its batch normalisation learns, which the sums that are reproducible do not provide for."""
     generator = np.random.default_rng(0)

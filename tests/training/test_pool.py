@@ -40,6 +40,7 @@ class Breaks:
         return os.getpid()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_tasks_share_processes_and_a_crashed_group_is_replaced(
     cluster: None, tmp_path: Path
