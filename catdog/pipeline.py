@@ -73,7 +73,7 @@ def run_sweep(config: Config) -> Location:
     run = RunDirectory.of(config)
     with _at_work(config, run) as session:
         with _until_photos(config, run, session) as (work, dataset, weights):
-            plan = sweep(work, transfer(work, dataset, weights))
+            plan = sweep(work, transfer(work, dataset, weights, finish=False))
         session.finish("tuned")
         return run.sweep(plan.swept or "") / "best.yaml"
 
@@ -200,11 +200,17 @@ def fetch_weights(config: Config, session: Session, storage: Location) -> dict[M
     return found
 
 
-def transfer(work: Work, dataset: PreparedSet, weights: Mapping[ModelName, Weights]) -> Plan:
+def transfer(
+    work: Work,
+    dataset: PreparedSet,
+    weights: Mapping[ModelName, Weights],
+    *,
+    finish: bool = True,
+) -> Plan:
     """A head on the frozen features of every backbone that has weights, the cheapest first.
 
-    The first of them is a model with a report, before a fine-tuning that augments pixels in every
-    epoch begins.
+    With ``finish`` what ends with its head is a model with a report, and so is the first of all
+    before a fine-tuning that augments pixels in every epoch begins.
     """
     from catdog.transfer import probe
 
@@ -221,7 +227,7 @@ def transfer(work: Work, dataset: PreparedSet, weights: Mapping[ModelName, Weigh
         work.session.events.add("probe", model=name, **row)
         plan.probed[name] = row["val_accuracy"]
         first_look = len(plan.probed) == 1 and not work.config.fine_tune.kept_views
-        if plan.is_head_alone(name) or first_look:
+        if finish and (plan.is_head_alone(name) or first_look):
             _finish_probe(work, plan, name)
     return plan
 

@@ -161,7 +161,8 @@ class WorkerPool:
             ray.get(self.board.tell.remote(message))
 
         watch = NodeWatch(self.workers.each, self.workers.least, tell)
-        watch.start()
+        if group == 0:  # one is enough
+            watch.start()
         try:
             self._trainer(
                 group,
@@ -172,7 +173,8 @@ class WorkerPool:
                 ),
             ).fit()
         finally:
-            watch.finish()
+            if watch.is_alive():
+                watch.finish()
 
     def _trainer(self, group: int, run_config: Any) -> Any:
         """The class below Ray's ``TensorflowTrainer``, which adds no more than a default for the
