@@ -237,9 +237,10 @@ from catdog.models.registry import Architecture
 from catdog.storage import Location
 from catdog.sweep_settings import SweepSettings
 from catdog.training.job import TrainingJob
+from catdog.training.pool import WorkerPool
 from catdog.training.workers import Workers
 from catdog.transfer.search import Search, with_point
-from catdog.transfer.sweep import Cluster, sweep_fine_tuning
+from catdog.transfer.sweep import sweep_fine_tuning
 from catdog.transfer.trials import Ledger
 
 folder = Location.of(sys.argv[1])
@@ -260,7 +261,8 @@ def tell(result):
 
 with connected():
     workers = Workers(count=1, cpus=1, use_gpu=False, precision="float32")
-    sweep_fine_tuning(job, ledger, swept, Cluster(workers, 3), tell)
+    with WorkerPool(workers, folder / "ray", lambda message: None, size=3) as pool:
+        sweep_fine_tuning(job, ledger, swept, pool, tell)
 ledger.summarise(0.0)
 """
 
