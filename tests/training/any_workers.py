@@ -18,32 +18,33 @@ from typing import Any
 
 import numpy as np
 
-import catdog.training.trainer as trainer
+import catdog.training.pool as pool
 from catdog.config import AugmentationSettings, ScratchSettings
 from catdog.data.shards import write_shard
 from catdog.models.registry import Architecture
 from catdog.numerics import use_onednn
 from catdog.storage import Location
 from catdog.training.job import TrainingJob
-from catdog.training.on_worker import train_on_worker
+from catdog.training.on_worker import work
+from catdog.training.trainer import train
 from catdog.training.workers import Workers
 
 KEYS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
-def mixed(setting: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def mixed(setting: str) -> Callable[[dict[str, Any]], None]:
     """What runs on a worker: as always, but the last one has an environment variable more."""
 
-    def train(config: dict[str, Any]) -> dict[str, Any]:
+    def work_otherwise(config: dict[str, Any]) -> None:
         import ray.train
 
         context = ray.train.get_context()
         if context.get_world_rank() == context.get_world_size() - 1:
             name, _, value = setting.partition("=")
             os.environ[name] = value
-        return train_on_worker(config)
+        work(config)
 
-    return train
+    return work_otherwise
 
 
 def write_photos(folder: Path) -> None:
@@ -77,7 +78,7 @@ def trained(folder: Path, count: int) -> dict[str, Any]:
             said.append(message["line"])
 
     workers = Workers(count, 1, use_gpu=False, precision="float32", max_restarts=0)
-    facts = trainer.train([job], workers, Location.of(folder / f"ray{count}"), listen)[0]
+    facts = train([job], workers, Location.of(folder / f"ray{count}"), listen)[0]
     return {
         "history": [[row[key] for key in KEYS] for row in facts["history"]],
         "facts": {key: facts[key] for key in ("reproducible", "varies")},
@@ -104,7 +105,7 @@ def main() -> None:
 
     use_onednn()
     if given.last:
-        trainer.train_on_worker = mixed(given.last)
+        pool.work = mixed(given.last)
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as sockets:
         write_photos(Path(folder))
         ray.init(
