@@ -38,8 +38,7 @@ class _Entry:
 class Board:
     """An async actor: every method may wait without keeping the others from being served."""
 
-    def __init__(self, max_losses: int) -> None:
-        self.max_losses = max_losses
+    def __init__(self) -> None:
         self.entries: list[_Entry] = []
         self.waiting: list[int] = []
         self.assigned: dict[int, int] = {}
@@ -135,10 +134,10 @@ class Board:
             self.up.add(group)
             return True
 
-    async def group_ended(self, group: int, cause: str | None, lost: bool) -> None:
+    async def group_ended(self, group: int, cause: str | None, lost: bool, max_losses: int) -> None:
         """A group has ended, with ``cause`` where it crashed; ``lost`` if one of its processes was.
 
-        Its task goes to another group, as often as ``max_losses`` allows.
+        Its task goes to another group, ``max_losses`` times.
         """
         async with self.changed:
             self.up.discard(group)
@@ -146,7 +145,7 @@ class Board:
             if ticket is None and cause is not None and self.waiting:
                 ticket = self.waiting.pop(0)  # a group that never started: of the next in line
             if ticket is not None and not (entry := self.entries[ticket]).ended:
-                again = (lost or not entry.followed) and entry.losses < self.max_losses
+                again = (lost or not entry.followed) and entry.losses < max_losses
                 if again and not entry.stopped:
                     entry.losses += 1
                     self.waiting.insert(0, ticket)

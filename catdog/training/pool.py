@@ -76,7 +76,7 @@ class WorkerPool:
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
         # On the driver's node, as it would be lost with another one.
         options = {"num_cpus": 0, "max_concurrency": 10_000, "scheduling_strategy": on_this_node()}
-        self.board = ray.remote(Board).options(**options).remote(self.workers.max_restarts)
+        self.board = ray.remote(Board).options(**options).remote()
         self._listener = Listener(self.board, self.on_message)
         self._listener.start()
         self._threads = [
@@ -143,15 +143,19 @@ class WorkerPool:
         try:
             while ray.get(self.board.wanted.remote(group)):
                 cause, lost = None, False
+                # Ray Train restarts an elastic group itself: what it has asked of the cluster's
+                # resources would be kept from another group for minutes.
+                restarts = self.workers.max_restarts if self.elastic else 0
                 try:
-                    self._fit(group)
+                    self._fit(group, restarts)
                 except TrainingFailedError as error:
-                    cause, lost = root_cause(error), was_lost(error)
-                ray.get(self.board.group_ended.remote(group, cause, lost))
+                    cause, lost = root_cause(error, restarts), was_lost(error)
+                left = self.workers.max_restarts - restarts
+                ray.get(self.board.group_ended.remote(group, cause, lost, left))
         except RayError:  # the cluster is gone; the main thread's own error says so
             return
 
-    def _fit(self, group: int) -> None:
+    def _fit(self, group: int, restarts: int) -> None:
         import ray
         import ray.train
 
@@ -169,7 +173,9 @@ class WorkerPool:
                 ray.train.RunConfig(
                     name=f"group-{group}",
                     **self.folder.for_ray(),
-                    failure_config=ray.train.FailureConfig(controller_failure_limit=STARTS),
+                    failure_config=ray.train.FailureConfig(
+                        max_failures=restarts, controller_failure_limit=STARTS
+                    ),
                 ),
             ).fit()
         finally:

@@ -17,7 +17,7 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
 
 def test_all_ranks_of_a_group_get_the_same_tasks_in_order() -> None:
     async def story() -> None:
-        board = Board(max_losses=0)
+        board = Board()
         first, second = await board.submit("a"), await board.submit("b")
         taken = [await board.take(0, None) for _ in range(2)]
         assert [(one.ticket, one.task) for one in taken if one] == [(first, "a")] * 2
@@ -38,7 +38,7 @@ def test_all_ranks_of_a_group_get_the_same_tasks_in_order() -> None:
 
 def test_two_groups_share_the_queue() -> None:
     async def story() -> None:
-        board = Board(max_losses=0)
+        board = Board()
         for task in "abc":
             await board.submit(task)
         tasks = [taken.task for group in (0, 1) if (taken := await board.take(group, None))]
@@ -49,7 +49,7 @@ def test_two_groups_share_the_queue() -> None:
 
 def test_no_more_groups_are_started_than_tasks_wait() -> None:
     async def story() -> None:
-        board = Board(max_losses=0)
+        board = Board()
         starts = [asyncio.create_task(board.wanted(group)) for group in range(3)]
         await asyncio.sleep(0.01)
         assert not any(start.done() for start in starts)
@@ -73,12 +73,12 @@ def test_a_crashed_group_s_task_is_tried_again_unless_a_trial_raised(
     lost: bool, followed: bool, tries: int
 ) -> None:
     async def story() -> None:
-        board = Board(max_losses=2)
+        board = Board()
         ticket = await board.submit("a", followed=followed)
         for _ in range(tries):
             assert await board.wanted(0)
             assert await board.take(0, None) is not None
-            await board.group_ended(0, "boom", lost)
+            await board.group_ended(0, "boom", lost, 2)
         _, failure = await board.outcome(ticket)
         assert failure == "boom" + (" (after 2 restarts)" if tries == 3 else "")
 
@@ -87,7 +87,7 @@ def test_a_crashed_group_s_task_is_tried_again_unless_a_trial_raised(
 
 def test_a_restarted_process_takes_up_what_its_group_was_at() -> None:
     async def story() -> None:
-        board = Board(max_losses=0)
+        board = Board()
         first, second = await board.submit("a"), await board.submit("b")
         assert await board.take(0, None) is not None
         await board.finished(first, 0, 1, None)
@@ -101,7 +101,7 @@ def test_a_restarted_process_takes_up_what_its_group_was_at() -> None:
 
 def test_a_trial_decides_after_every_epoch_and_hears_each_once() -> None:
     async def story() -> None:
-        board = Board(max_losses=0)
+        board = Board()
         ticket = await board.submit("a", "trial", followed=True)
         assert await board.submit("a", "trial", followed=True) == ticket, "asked for again"
         ranks = [
@@ -123,7 +123,7 @@ def test_a_trial_decides_after_every_epoch_and_hears_each_once() -> None:
 
 def test_resting_waits_for_what_runs_and_keeps_what_waits() -> None:
     async def story() -> None:
-        board = Board(max_losses=0)
+        board = Board()
         first = await board.submit("a")
         assert await board.wanted(0)
         assert await board.take(0, None) is not None
@@ -133,7 +133,7 @@ def test_resting_waits_for_what_runs_and_keeps_what_waits() -> None:
         await board.finished(first, 0, 1, None)
         assert await board.take(0, first) is None
         assert not rest.done()
-        await board.group_ended(0, None, False)
+        await board.group_ended(0, None, False, 0)
         await rest
         assert await board.wanted(0)
         taken = await board.take(0, None)
