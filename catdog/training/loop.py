@@ -17,6 +17,7 @@ from catdog.training.checkpoints import CheckpointFolder, Position
 from catdog.training.inputs import open_inputs
 from catdog.training.job import TrainingJob
 from catdog.training.progress import Part, Rank
+from catdog.training.reuse import trainee_for
 from catdog.training.step import Sums, averaged_weights
 from catdog.training.tensorboard import write_events
 from catdog.training.trainee import Trainee
@@ -34,7 +35,7 @@ def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any] | None:
     """
     train_rows, val_rows = open_inputs(job)
     output = Location.of(job.output)
-    trainee = Trainee.of(job, rank, train_rows)
+    trainee = trainee_for(job, rank, train_rows)
     folder = CheckpointFolder(output / "checkpoints", job.identity, rank.say)
     progress = trainee.restore(folder.latest())
 

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -29,7 +29,7 @@ from catdog.training.checkpoints import Checkpoint, CheckpointFolder
 from catdog.training.draws import with_stateless_dropout
 from catdog.training.inputs import epoch_batches
 from catdog.training.job import TrainingJob
-from catdog.training.knobs import Knobs, traced_alike
+from catdog.training.knobs import Knobs
 from catdog.training.optimization import RateSchedule
 from catdog.training.progress import Part, Progress, Rank, TrainingDiverged
 from catdog.training.proof import what_differs
@@ -69,32 +69,6 @@ class Trainee:
     steps_per_epoch: int
     schedule: RateSchedule
     has_stepped: bool = False
-
-    @classmethod
-    def of(cls, job: TrainingJob, rank: Rank, rows: Rows) -> Trainee:
-        """A new one, or the last one of this process where its traces serve; collective."""
-        alike = (traced_alike(job), keras.config.dtype_policy().name)
-        kept: _Kept | None = rank.kept.pop("trainee", None)
-        if kept is not None and kept.alike == alike:
-            trainee = kept.trainee._begun_again(job, rank, kept.start)
-        else:
-            del kept  # before another takes as much memory
-            keras.backend.clear_session()
-            keras.config.set_dtype_policy(alike[1])  # it forgets the policy too
-            trainee = cls.build(job, rank, rows)
-            if job.keep_model:  # no trial, which another may follow
-                return trainee
-            kept = _Kept(alike, trainee, [v.numpy() for v in trainee._variables])
-        rank.kept["trainee"] = kept
-        return trainee
-
-    def _begun_again(self, job: TrainingJob, rank: Rank, start: list[NDArray[Any]]) -> Trainee:
-        """For another ``job`` of the same shape: its variables as they were, its numbers new."""
-        for variable, value in zip(self._variables, start, strict=True):
-            variable.assign(value)
-        self.knobs.turn(job)
-        schedule = RateSchedule.of(job.settings, self.steps_per_epoch)
-        return replace(self, job=job, rank=rank, schedule=schedule)
 
     @classmethod
     def build(cls, job: TrainingJob, rank: Rank, rows: Rows) -> Trainee:
@@ -259,7 +233,7 @@ class Trainee:
         return Sums(*(float(value) for value in sums.numpy()))
 
     @property
-    def _variables(self) -> list[keras.Variable]:
+    def variables(self) -> list[keras.Variable]:
         return [*self.network.weights, *self.optimizer.variables, *self._random_states]
 
     @property
@@ -272,14 +246,14 @@ class Trainee:
         return [np.asarray(variable.numpy()) for variable in self.network.weights]
 
     def checkpoint(self, progress: Progress, identity: str) -> Checkpoint:
-        arrays = [np.asarray(variable.numpy()) for variable in self._variables]
+        arrays = [np.asarray(variable.numpy()) for variable in self.variables]
         return Checkpoint(arrays, {"identity": identity, **progress.as_meta()})
 
     def restore(self, checkpoint: Checkpoint | None) -> Progress:
         """Take over a checkpoint, on every rank."""
         if checkpoint is None:
             return Progress(exact=self.unit is not None, varies=self.varies)
-        for variable, value in zip(self._variables, checkpoint.arrays, strict=True):
+        for variable, value in zip(self.variables, checkpoint.arrays, strict=True):
             variable.assign(value)
         self._spread_random_states()
         meta = {key: value for key, value in checkpoint.meta.items() if key != "identity"}
@@ -343,11 +317,3 @@ class Trainee:
         return retried(
             lambda: save_keras(self.model, target), target, "writing the model", self.rank.say
         )
-
-
-class _Kept(NamedTuple):
-    """The last trial of this process: what it was traced for, and the arrays it began with."""
-
-    alike: Any
-    trainee: Trainee
-    start: list[NDArray[Any]]
