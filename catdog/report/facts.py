@@ -66,7 +66,11 @@ def weights_words(model: ModelResult) -> str:
         return "trained from scratch"
     if model.weights is None:
         return ""
-    known = {"none": "random weights", "imagenet": "ImageNet weights"}
+    known = {
+        "none": "random weights",
+        "random": "its first blocks, random weights",
+        "imagenet": "ImageNet weights",
+    }
     return known.get(model.weights, f"weights: {visible(model.weights.rpartition('/')[2])}")
 
 

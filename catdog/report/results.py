@@ -57,11 +57,11 @@ class ModelResult:
 
     @property
     def pretrained(self) -> bool:
-        return self.weights not in (None, "none")
+        return self.weights not in (None, "none", "random")
 
     @property
     def random_backbone(self) -> bool:
-        return self.name != "base_cnn" and self.weights == "none"
+        return self.name != "base_cnn" and self.weights in ("none", "random")
 
 
 @dataclass(frozen=True, eq=False)
