@@ -10,6 +10,8 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from catdog.console import plural
+
 
 class Taken(NamedTuple):
     """A task as a rank gets it; ``followed`` where a trial decides after each epoch."""
@@ -150,7 +152,7 @@ class Board:
                     entry.losses += 1
                     self.waiting.insert(0, ticket)
                 else:
-                    restarts = f" (after {entry.losses} restarts)" if entry.losses else ""
+                    restarts = f" (after {plural(entry.losses, 'restart')})" if entry.losses else ""
                     entry.failure = (cause or "its workers ended") + restarts
                     entry.ended = True
             self.changed.notify_all()

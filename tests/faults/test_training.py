@@ -6,7 +6,6 @@ import re
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,14 +160,15 @@ def test_a_worker_that_is_lost_while_it_is_handed_the_training_is_replaced(
         if process.cmdline()[0].startswith("ray::RayTrainWorker") and not struck.exists():
             struck.touch()
             process.kill()
-        return 0
+        return 600
 
     class DeadlyToUnpickle(int):
         def __reduce__(self) -> Any:
             return strike, ()
 
-    job = replace(tiny_job("handed", epochs=1), seed=DeadlyToUnpickle())
-    facts, watched = fit(job, max_restarts=1)
+    job = tiny_job("handed", epochs=1)
+    # One of the settings that a worker unpickles as it is handed the training.
+    facts, watched = fit(job, max_restarts=1, stall_limit_s=DeadlyToUnpickle(600))
     assert struck.exists()
     assert watched.epochs() == [1] == [row["epoch"] for row in facts["history"]]
 
