@@ -46,6 +46,7 @@ class Board:
         self.assigned: dict[int, int] = {}
         #: Groups that run or start.
         self.up: set[int] = set()
+        self.controlling: dict[int, Any] = {}
         self.resting = False
         self.over = False
         self.messages: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
@@ -143,6 +144,7 @@ class Board:
         """
         async with self.changed:
             self.up.discard(group)
+            self.controlling.pop(group, None)
             ticket = self.assigned.pop(group, None)
             if ticket is None and cause is not None and self.waiting:
                 ticket = self.waiting.pop(0)  # a group that never started: of the next in line
@@ -156,6 +158,14 @@ class Board:
                     entry.failure = (cause or "its workers ended") + restarts
                     entry.ended = True
             self.changed.notify_all()
+
+    async def controlled_by(self, group: int, controller: Any) -> None:
+        """The actor of Ray Train that has started the group."""
+        self.controlling[group] = controller
+
+    async def controllers(self) -> list[Any]:
+        """Those of the groups that run or start."""
+        return [self.controlling[group] for group in self.up if group in self.controlling]
 
     async def next_message(self) -> dict[str, Any] | None:
         return await self.messages.get()

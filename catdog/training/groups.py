@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ray
 from ray.exceptions import RayActorError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
 from ray.train.v2._internal.execution.callback import ControllerCallback
@@ -22,7 +23,13 @@ class CleanStart(ControllerCallback):
     training is handed over for a failure of its own, which it does not repeat.
     """
 
+    def __init__(self, board: Any, group: int) -> None:
+        self.board, self.group = board, group
+
     def after_controller_start(self, train_run_context: Any) -> None:
+        # So that an interrupted driver can end it, from whose thread Ray Train hears no Ctrl-C.
+        controller = ray.get_runtime_context().current_actor
+        ray.get(self.board.controlled_by.remote(self.group, controller))
         TrainController.worker_group_cls = _CleanlyStartedGroup
 
 

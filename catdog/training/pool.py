@@ -28,6 +28,9 @@ POLL_S = "0.2"
 #: training fails, for a spot node that was not replaced in ten minutes may never be.
 STARTS = 10
 
+#: How long an interrupted command waits for its threads.
+INTERRUPTED_S = 10.0
+
 
 class Task(Protocol):
     """What all ranks of a group do together."""
@@ -93,10 +96,13 @@ class WorkerPool:
 
         try:
             ray.get(self.board.end.remote())
-            if kind is None or issubclass(kind, Exception):
-                # Ctrl-C does not wait: this process, and its workers with it, are about to end.
-                for thread in self._threads:
-                    thread.join()
+            interrupted = kind is not None and not issubclass(kind, Exception)
+            if interrupted:  # Ctrl-C does not wait for what the groups are at
+                for controller in ray.get(self.board.controllers.remote()):
+                    ray.kill(controller)
+            # A thread that asks Ray for something after its shutdown would end the process.
+            for thread in self._threads:
+                thread.join(timeout=INTERRUPTED_S if interrupted else None)
             self._listener.finish()
             ray.kill(self.board)
         except RayError:  # the cluster is gone
@@ -193,12 +199,8 @@ class WorkerPool:
         from catdog.training.backend import ClusterSpecConfig
         from catdog.training.groups import CleanStart
 
-        class Interruptible(DataParallelTrainer):
-            def _register_sigint_handler(self, controller: Any) -> None:
-                """Ctrl-C raises in the main thread as everywhere; Ray's handler would end it."""
-
         workers = self.workers
-        return Interruptible(
+        return DataParallelTrainer(
             work,
             train_loop_config={
                 "workers": workers, "board": self.board, "group": group, "xla": self.xla,
@@ -210,5 +212,5 @@ class WorkerPool:
                 use_gpu=workers.use_gpu,
                 resources_per_worker=workers.each,
             ),
-            run_config=replace(run_config, callbacks=[CleanStart()]),
+            run_config=replace(run_config, callbacks=[CleanStart(self.board, group)]),
         )  # fmt: skip
