@@ -29,7 +29,7 @@ POLL_S = "0.2"
 STARTS = 10
 
 #: How long an interrupted command waits for its threads.
-INTERRUPTED_S = 10.0
+INTERRUPTED_S = 30.0
 
 
 class Task(Protocol):
