@@ -1,4 +1,4 @@
-"""Settings that belong together: a laptop's five minutes, its hour, and a cluster."""
+"""Settings that belong together: a laptop's three minutes, its hour, and a cluster."""
 
 from __future__ import annotations
 
