@@ -10,7 +10,7 @@ from catdog.config import (
     FineTuneSettings,
     ScratchSettings,
 )
-from catdog.sweep_settings import SweepSettings
+from catdog.config.sweep import SweepSettings
 
 OFF = AugmentationSettings.all_off()
 

@@ -1,57 +1,10 @@
-"""A finished model over photos that have no label.
+"""``catdog predict`` from this checkout, also where another catdog is installed."""
 
-    python jobs/predict.py --model RUN_DIR[/models/NAME] --data PATH|URI [--out FILE]
-
-Every file gets a row: label, calibrated probability, or why it is no photo. RUN_DIR alone takes
-the report's best model. A single photo is answered in one line. Exit code 2 and one line for a
-mistake.
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from catdog import console
-from catdog.command import command
-from catdog.parsing import OneLineParser, add_model
+from catdog.cli.main import run
 
-
-def main(arguments: list[str]) -> None:
-    options = _parse(arguments)
-    console.doing("loading the model")
-    # After parsing, so that --help answers at once.
-    from catdog.prediction import run_prediction
-
-    run_prediction(options.model, options.data, options.out)
-
-
-def _parse(arguments: list[str]) -> argparse.Namespace:
-    assert __doc__ is not None
-    parser = OneLineParser(
-        prog="python jobs/predict.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add_model(parser, "--model", required=True)
-    parser.add_argument(
-        "--data",
-        required=True,
-        metavar="PATH|URI",
-        help="a photo, a folder, an archive, a table with a column path, or s3://…",
-    )
-    parser.add_argument(
-        "--out",
-        metavar="FILE",
-        help=".parquet or .csv, a path or URI (default: predictions.parquet here; for a single "
-        "photo none)",
-    )
-    return parser.parse_args(arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(command(main, sys.argv[1:]))
+sys.exit(run("predict", sys.argv[1:]))

@@ -1,67 +1,10 @@
-"""A finished model behind HTTP, until Ctrl-C.
+"""``catdog serve`` from this checkout, also where another catdog is installed."""
 
-    python jobs/serve.py --model RUN_DIR[/models/NAME] [--host 127.0.0.1] [--port 8000]
-    curl --data-binary @photo.jpg http://127.0.0.1:8000/
-
-RUN_DIR alone takes the report's best model. A bad file is answered with 400 and the reason, one
-that is too large with 413. Exit code 2 and one line for a mistake.
-"""
-
-from __future__ import annotations
-
-import argparse
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from catdog import console
-from catdog.command import command
-from catdog.parsing import OneLineParser, add_model
+from catdog.cli.main import run
 
-
-def main(arguments: list[str]) -> None:
-    options = _parse(arguments)
-    console.doing("loading the model")
-    # After parsing, so that --help answers at once.
-    import tempfile
-    import threading
-
-    from catdog.connection import connected
-    from catdog.evaluation.batch import Pool
-    from catdog.evaluation.finished import find_model
-    from catdog.serving import Endpoint, check_port, serving
-
-    model = find_model(options.model)
-    check_port(Endpoint(options.host, options.port))
-    log = Path(tempfile.gettempdir()) / f"catdog-{os.getuid()}-serve.log"
-    with console.chatter_to(log), connected():
-        pool = Pool.of_cluster()
-        endpoint = Endpoint(options.host, options.port, options.replicas, pool.cpus, pool.use_gpu)
-        console.doing("starting the service")
-        with serving(model, endpoint) as url:
-            console.doing("")
-            if model.warning:
-                console.caution(model.warning)
-            console.say(f"{model.name} answers at {url} until Ctrl-C")
-            threading.Event().wait()
-
-
-def _parse(arguments: list[str]) -> argparse.Namespace:
-    assert __doc__ is not None
-    parser = OneLineParser(
-        prog="python jobs/serve.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add_model(parser, "--model", required=True)
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines ask")
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--replicas", type=int, default=1, metavar="N", help="copies of the model")
-    return parser.parse_args(arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(command(main, sys.argv[1:]))
+sys.exit(run("serve", sys.argv[1:]))

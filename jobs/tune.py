@@ -1,37 +1,10 @@
-"""A sweep alone: what to fine-tune with, tried on validation photos.
-
-python jobs/tune.py --data PATH --model inception_v3 --trials 16 --stage head
-python jobs/train.py --config runs/NAME/sweeps/inception_v3/best.yaml
-
-It is the job of jobs/train.py up to its sweep: prepared photos, features and trials are kept, and
-the same command again runs only the trials that are missing. The last line is the path of the
-settings that it chose.
-"""
-
-from __future__ import annotations
+"""``catdog tune`` from this checkout, also where another catdog is installed."""
 
 import sys
 from pathlib import Path
 
-# The project that this file belongs to comes before any installed copy: a submitted job brings its
-# own code.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from catdog import console
-from catdog.command import command
-from catdog.flags import config_from, tuning_parser
-from catdog.opening import opening_line
+from catdog.cli.main import run
 
-
-def main(arguments: list[str]) -> None:
-    flags = tuning_parser().parse_args(arguments)
-    config = config_from(flags)
-    console.say(opening_line(config))
-    console.doing("loading libraries, checking what was given")
-    from catdog.pipeline import run_sweep
-
-    console.say(str(run_sweep(config)))
-
-
-if __name__ == "__main__":
-    sys.exit(command(main, sys.argv[1:]))
+sys.exit(run("tune", sys.argv[1:]))

@@ -154,7 +154,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Fin
     from catdog.data.prepare import prepare
     from catdog.evaluation.predict import predict
     from catdog.models import registry
-    from catdog.models.export import save_keras
+    from catdog.models.saving import save_keras
     from catdog.presets import PRESETS
     from catdog.report import build
     from catdog.runs import RunDirectory, TrainingId

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from catdog.training.workers import Workers
+from catdog.cluster.workers import Workers
 
 
 @dataclass

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from catdog import access, retrying, runs, s3
-from catdog.access import check_readable, check_writable
 from catdog.errors import UserError
-from catdog.runs import RunDirectory, lease
-from catdog.storage import Location
+from catdog.runs import RunDirectory, lease, leases
+from catdog.storage import Location, access, retrying, s3
+from catdog.storage.access import check_readable, check_writable
 from tests.store import BUCKET, KEYS, S3, s3_server
 
 
@@ -131,7 +130,7 @@ def test_a_store_that_is_not_there_is_one_line_and_exit_code_2(
 def test_a_lease_in_a_bucket_outlives_a_store_that_is_away(
     store: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "RENEW_S", 0.2)
+    monkeypatch.setattr(leases, "RENEW_S", 0.2)
     monkeypatch.setattr(retrying, "PAUSES_S", (0.2,))
     run = RunDirectory(Location.of(store.uri("leased")))
 

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import get_args
 
-from catdog.architectures import BACKBONES, MODEL_NAMES, MODELS, Backbone, InputScale, ModelName
+from catdog.cli.flags import training_parser
 from catdog.config import Config
-from catdog.flags import training_parser
+from catdog.config.architectures import (
+    BACKBONES,
+    MODEL_NAMES,
+    MODELS,
+    Backbone,
+    InputScale,
+    ModelName,
+)
 from catdog.models.registry import SCALES
 from catdog.presets import PRESETS
 from catdog.report.wording import title

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from catdog.cluster import Node, Resources, describe_hardware, plan_workers
+from catdog.cli.flags import config_from, training_parser
+from catdog.cluster.resources import Node, Resources, describe_hardware, plan_workers
 from catdog.config import Config, WeightsSettings
 from catdog.errors import UserError
-from catdog.flags import config_from, training_parser
 from catdog.presets import PRESETS, laptop
 
 

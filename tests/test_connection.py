@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from catdog import connection
-from catdog.connection import connected
+from catdog.cluster import connection
+from catdog.cluster.connection import connected
 from catdog.errors import UserError
 from tests.ports import free_port
 

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from catdog import access
-from catdog.access import check_readable, check_writable
 from catdog.data import sources
 from catdog.errors import UserError
-from catdog.storage import Location
+from catdog.storage import Location, access
+from catdog.storage.access import check_readable, check_writable
 
 
 @pytest.fixture(scope="module")

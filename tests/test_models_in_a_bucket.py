@@ -15,10 +15,10 @@ import pytest
 
 from catdog.config import DataSettings
 from catdog.data.prepare import prepare
-from catdog.evaluation.finished import find_model
-from catdog.evaluation.testphotos import config_of
-from catdog.exporting import run_export
-from catdog.serving import Endpoint, serving
+from catdog.inference.exporting import run_export
+from catdog.inference.finished import find_model
+from catdog.inference.serving import Endpoint, serving
+from catdog.inference.testphotos import config_of
 from catdog.storage import Location
 from tests.store import BUCKET, KEYS, s3_server
 

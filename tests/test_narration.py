@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from catdog.narration import Narrator
+from catdog.pipeline.narration import Narrator
 from catdog.runs import Events
 from catdog.storage import Location
 

@@ -12,7 +12,7 @@ from catdog.config import Config, FineTuneSettings
 from catdog.data.prepare import PreparedSet
 from catdog.models.registry import POOLED
 from catdog.models.weights import RANDOM, Weights
-from catdog.planning import Plan
+from catdog.pipeline.planning import Plan
 from catdog.presets import laptop
 from catdog.runs import RunDirectory
 from catdog.storage import Location

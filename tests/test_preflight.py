@@ -8,7 +8,7 @@ import pytest
 
 from catdog.config import Config
 from catdog.errors import UserError
-from catdog.preflight import check_kept_views
+from catdog.pipeline.preflight import check_kept_views
 from catdog.presets import laptop
 
 

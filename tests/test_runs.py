@@ -15,7 +15,7 @@ from catdog import runs
 from catdog.config import Config
 from catdog.errors import RunFailed, UserError
 from catdog.presets import sample
-from catdog.runs import Events, RunDirectory, lease
+from catdog.runs import Events, RunDirectory, lease, leases
 from catdog.storage import Location
 
 
@@ -60,8 +60,8 @@ def test_events_are_appended_across_sessions(tmp_path: Path) -> None:
 def test_a_second_command_is_refused_while_the_first_lives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "RENEW_S", 0.2)
-    monkeypatch.setattr(runs, "LEASE_S", 5.0)
+    monkeypatch.setattr(leases, "RENEW_S", 0.2)
+    monkeypatch.setattr(leases, "LEASE_S", 5.0)
     run = RunDirectory(Location.of(tmp_path))
     said: list[str] = []
     with (
@@ -77,7 +77,7 @@ def test_a_second_command_is_refused_while_the_first_lives(
 def test_a_command_whose_run_was_taken_over_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "RENEW_S", 0.1)
+    monkeypatch.setattr(leases, "RENEW_S", 0.1)
     run = RunDirectory(Location.of(tmp_path))
     ended, file = threading.Event(), tmp_path / "lease.json"
 
@@ -108,8 +108,8 @@ def test_of_two_commands_that_start_at_once_one_is_refused(
     """The other has seen no lease either, and writes its own after this one."""
     file = tmp_path / "lease.json"
     other = json.dumps({"holder": "other", "beat": -1})
-    monkeypatch.setattr(runs, "SETTLE_S", 0)
-    monkeypatch.setattr(runs.time, "sleep", lambda seconds: file.write_text(other))
+    monkeypatch.setattr(leases, "SETTLE_S", 0)
+    monkeypatch.setattr(leases.time, "sleep", lambda seconds: file.write_text(other))
     with (
         pytest.raises(UserError, match="in use by another command"),
         lease(RunDirectory(Location.of(tmp_path))),
@@ -125,7 +125,7 @@ def test_a_command_that_is_stopped_while_it_takes_the_lease_leaves_none(
         assert (tmp_path / "lease.json").exists()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs.time, "sleep", interrupt)
+    monkeypatch.setattr(leases.time, "sleep", interrupt)
     with pytest.raises(KeyboardInterrupt), lease(RunDirectory(Location.of(tmp_path))):
         pytest.fail("it was interrupted")
     assert not (tmp_path / "lease.json").exists()
@@ -139,7 +139,7 @@ def hold_for_ever(path: str) -> None:
 def test_the_lease_of_a_killed_command_runs_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "LEASE_S", 2.0)
+    monkeypatch.setattr(leases, "LEASE_S", 2.0)
     holder = multiprocessing.get_context("spawn").Process(
         target=hold_for_ever, args=(str(tmp_path),)
     )

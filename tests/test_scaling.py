@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from catdog import scaling
-from catdog.scaling import _lacking, fitting, nodes_of, nodes_to_come
-from catdog.training.workers import Workers
+from catdog.cluster import scaling
+from catdog.cluster.scaling import _lacking, fitting, nodes_of, nodes_to_come
+from catdog.cluster.workers import Workers
 
 WORKERS = Workers(count=2, cpus=2, use_gpu=False, precision="float32")
 

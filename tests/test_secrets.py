@@ -9,7 +9,7 @@ from rich.console import Console
 
 from catdog import console
 from catdog.config import Config
-from catdog.secrets import without_secrets
+from catdog.redact import without_secrets
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCY"
 URI = f"s3://AKIAEXAMPLE:{SECRET}@photos/cats?endpoint_override=http://127.0.0.1:5000"
@@ -45,8 +45,8 @@ def test_settings_are_written_without_keys_and_name_the_same_run() -> None:
 
 def test_no_line_shows_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
-    monkeypatch.setattr(console, "_out", Console(file=shown, width=500))
-    monkeypatch.setattr(console, "_err", Console(file=shown, width=500))
+    monkeypatch.setattr(console.output, "_out", Console(file=shown, width=500))
+    monkeypatch.setattr(console.output, "_err", Console(file=shown, width=500))
     for write in (
         console.say,
         console.stage,

@@ -20,8 +20,8 @@ import pandas as pd
 import pytest
 
 from catdog.errors import UserError
-from catdog.evaluation.finished import find_model
-from catdog.serving import Endpoint, serving
+from catdog.inference.finished import find_model
+from catdog.inference.serving import Endpoint, serving
 from tests.ports import free_port
 
 pytestmark = [

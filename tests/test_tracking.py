@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from catdog import tracking
 from catdog.config import Config
+from catdog.config.tracking import TrackingSettings
 from catdog.errors import UserError
+from catdog.pipeline import tracking
+from catdog.pipeline.session import Session
+from catdog.pipeline.tracking import check_tracking, flat, tracked
 from catdog.presets import sample
 from catdog.runs import RunDirectory
-from catdog.session import Session
-from catdog.tracking import check_tracking, flat, tracked
-from catdog.tracking_settings import TrackingSettings
 from tests.mlflow_server import Server
 from tests.ports import free_port
 

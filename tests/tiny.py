@@ -53,7 +53,7 @@ def evaluated_by_keras(job: Any) -> tuple[float, float]:
     import keras
 
     from catdog.models import registry
-    from catdog.models.export import load_keras
+    from catdog.models.saving import load_keras
     from catdog.storage import Location
     from catdog.training.inputs import open_inputs
 
@@ -81,10 +81,11 @@ def train_here(
     """
     import keras
 
+    from catdog.cluster.workers import Workers
     from catdog.training.loop import train_model
     from catdog.training.progress import Rank
+    from catdog.training.strategy import strategy
     from catdog.training.watchdog import Watchdog
-    from catdog.training.workers import Workers, strategy
 
     rows: list[dict[str, Any]] = []
 

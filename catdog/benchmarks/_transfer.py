@@ -13,13 +13,13 @@ from typing import Any
 
 from catdog import console
 from catdog.benchmarks import _photos
-from catdog.cluster import Resources, plan_workers
+from catdog.cluster.connection import connected
+from catdog.cluster.resources import Resources, plan_workers
+from catdog.cluster.workers import Workers
 from catdog.config import ComputeSettings, Config, DataSettings, ModelName
-from catdog.connection import connected
 from catdog.data.prepare import PreparedSet, prepare
 from catdog.models.registry import Architecture
 from catdog.storage import Location
-from catdog.training.workers import Workers
 from catdog.transfer.features import FeatureRequest
 
 

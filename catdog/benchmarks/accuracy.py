@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from catdog import console, machine
+from catdog import console
 from catdog.benchmarks import _photos
-from catdog.cluster import dtype_policy
+from catdog.cluster import machine
+from catdog.cluster.resources import dtype_policy
 from catdog.config import InputScale, ModelName
 from catdog.data.prepare import PreparedSet
 from catdog.errors import RunFailed, UserError
 from catdog.evaluation.intervals import wilson
-from catdog.flags import weights_of
 from catdog.storage import Location
 
 PROJECT = Path(__file__).parents[2]
@@ -37,10 +37,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Test accuracy with interval and seconds of both sides, one after the other."""
     if not arguments.data or not arguments.weights_for:
         raise UserError("accuracy needs --data DIR and --weights-for MODEL=FILE,scale=0..1")
-    name, weights = weights_of(arguments.weights_for)
+    name, weights = arguments.weights_for
     path = str(Location.of(weights["source"]).local_path)
     with _photos.workplace(arguments.work) as work:
-        ours = _ours(arguments.data, name, arguments.weights_for, work)
+        flag = f"{name}={weights['source']},scale={weights['scale']}"
+        ours = _ours(arguments.data, name, flag, work)
         console.say(f"ours   {_line(ours)}")
         plain = _run([__file__, name, path, weights["scale"], ours.pop("dataset")], work)
         told = json.loads(plain.splitlines()[-1])

@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from catdog import console
-from catdog.architectures import BACKBONES
 from catdog.benchmarks._transfer import Bench, bench
 from catdog.config import FineTuneSettings, ModelName
+from catdog.config.architectures import BACKBONES
 from catdog.models.registry import boundary
 from catdog.training.job import TrainingJob
 from catdog.training.pool import WorkerPool

@@ -18,8 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from catdog import console, machine
+from catdog import console
 from catdog.benchmarks import _memory, _photos
+from catdog.cluster import machine
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:

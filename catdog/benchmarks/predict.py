@@ -17,8 +17,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from catdog import console, machine
+from catdog import console
 from catdog.benchmarks import _photos
+from catdog.cluster import machine
 from catdog.config import ModelName
 
 MODEL: ModelName = "resnet50v2"
@@ -41,8 +42,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Medians of rounds taken in turn, in images per second, and the ratio between them."""
     import ray
 
-    from catdog.cluster import Resources, plan_workers
-    from catdog.evaluation.batch import BATCH, Pool
+    from catdog.cluster.resources import Resources, plan_workers
+    from catdog.inference.batch import BATCH, Pool
     from catdog.presets import PRESETS
 
     cores = machine.cores()
@@ -106,8 +107,8 @@ def _batch_prediction(task: _Task, pool: Any) -> float:
     """Photos per second from the first block's answers on."""
     from catdog.data.graph import quiet
     from catdog.errors import UserError
-    from catdog.evaluation.batch import list_photos, predict_files
-    from catdog.evaluation.finished import FinishedModel
+    from catdog.inference.batch import list_photos, predict_files
+    from catdog.inference.finished import FinishedModel
     from catdog.storage import Location
 
     told: list[tuple[int, float]] = []
@@ -134,10 +135,9 @@ def _bare_loop(task: _Task, pipe: Connection) -> None:
     import tensorflow as tf
 
     from catdog.data.images import Photo, inspect
-    from catdog.evaluation.batch import BATCH
-    from catdog.evaluation.finished import logits_of
+    from catdog.inference.batch import BATCH
     from catdog.models import registry
-    from catdog.models.export import load_keras, save_keras
+    from catdog.models.saving import load_keras, logits_of, save_keras
     from catdog.storage import Location
 
     tf.config.threading.set_intra_op_parallelism_threads(task.threads)

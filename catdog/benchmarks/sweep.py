@@ -15,11 +15,11 @@ from typing import Any
 
 from catdog import console
 from catdog.benchmarks._transfer import Bench, bench
+from catdog.cluster.numerics import use_onednn
 from catdog.config import FineTuneSettings, ModelName
+from catdog.config.sweep import SweepSettings
 from catdog.models.registry import POOLED
-from catdog.numerics import use_onednn
 from catdog.storage import Location
-from catdog.sweep_settings import SweepSettings
 from catdog.training.inputs import Split, open_dataset
 from catdog.training.pool import WorkerPool
 from catdog.transfer.features import LEARNT, FeatureRequest, FeatureSet, extract

@@ -19,17 +19,18 @@ from typing import Any
 
 import numpy as np
 
-from catdog import console, machine
+from catdog import console
 from catdog.benchmarks import _photos
-from catdog.cluster import dtype_policy
+from catdog.cluster import machine
+from catdog.cluster.connection import connected
+from catdog.cluster.resources import dtype_policy
+from catdog.cluster.workers import Workers
 from catdog.config import ScratchSettings
-from catdog.connection import connected
 from catdog.data.shards import write_shard
 from catdog.models.registry import Architecture
 from catdog.storage import Location
 from catdog.training.job import TrainingJob
 from catdog.training.trainer import train
-from catdog.training.workers import Workers
 
 SIDE = 128
 BATCH = 64

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from tarfile import EOFHeaderError, ReadError  # type: ignore[attr-defined]  # the first is private
 from typing import IO, BinaryIO, Self, cast
 
-from catdog.data.streams import Written, opened
 from catdog.errors import StorageAway, UserError
 from catdog.storage import Location
+from catdog.storage.streams import Written, opened
 
 MAX_DEPTH = 3
 MAX_MEMBERS = 20_000_000

@@ -20,8 +20,8 @@ from types import TracebackType
 from typing import IO, Any
 
 from catdog.config import digest
-from catdog.retrying import retried
 from catdog.storage import Location
+from catdog.storage.retrying import retried
 
 
 class Attempt:

@@ -38,8 +38,8 @@ from catdog.data.shards import Rows, open_rows, read_rows
 from catdog.data.splits import Split, split_photos
 from catdog.data.unpacking import unpacked
 from catdog.data.verdicts import Account, account_of, photos_table, rejected_table
-from catdog.retrying import retried
 from catdog.storage import Location
+from catdog.storage.retrying import retried
 
 #: Changes whenever the same photos would be prepared differently.
 FORMAT = 3

@@ -21,10 +21,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
-from catdog.data.copies import fetched, send
-from catdog.data.direct import DirectFile
-from catdog.retrying import retried
 from catdog.storage import Location
+from catdog.storage.copies import fetched, send
+from catdog.storage.direct import DirectFile
+from catdog.storage.retrying import retried
 
 #: Rows of one record batch where a whole array is written at once.
 BATCH_ROWS = 256

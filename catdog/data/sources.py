@@ -19,11 +19,11 @@ import pyarrow.fs as pafs
 
 from catdog.data import archives
 from catdog.data.labels import CLASSES, UNKNOWN, is_litter, label_named, label_of
-from catdog.data.streams import opened
 from catdog.errors import UserError
-from catdog.retrying import retried
-from catdog.secrets import without_secrets
+from catdog.redact import without_secrets
 from catdog.storage import Location
+from catdog.storage.retrying import retried
+from catdog.storage.streams import opened
 
 #: A file above this is not read whole: no photo within the limit on pixels is so large.
 MAX_FILE_BYTES = 1 << 30

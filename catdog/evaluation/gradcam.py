@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from catdog.architectures import ModelName
+from catdog.config.architectures import ModelName
 from catdog.data.decoding import typed
 from catdog.models.registry import last_activations, split_at
 

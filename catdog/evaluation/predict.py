@@ -15,9 +15,8 @@ import pandas as pd
 
 from catdog.config import ModelName
 from catdog.data.prepare import PreparedSet
-from catdog.evaluation.finished import logits_of
 from catdog.evaluation.gradcam import explained_mistakes, most_confident
-from catdog.models.export import load_keras
+from catdog.models.saving import load_keras, logits_of
 from catdog.runs import RunDirectory, TrainingId
 from catdog.storage import Location
 from catdog.training.inputs import Chunk, Split, chunks_of, open_dataset

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from catdog.architectures import MODELS, InputScale, ModelName
+from catdog.config.architectures import MODELS, InputScale, ModelName
 from catdog.models import efficientnet
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from catdog.architectures import MODELS, InputScale, ModelName
 from catdog.config import WeightsSettings, digest
+from catdog.config.architectures import MODELS, InputScale, ModelName
 from catdog.errors import UserError
 from catdog.models import efficientnet
 from catdog.models.download import obstacle

@@ -8,8 +8,8 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from catdog.architectures import MODELS
-from catdog.secrets import USER_INFO
+from catdog.config.architectures import MODELS
+from catdog.redact import USER_INFO
 
 MODEL_TITLES: dict[str, str] = {name: info.title for name, info in MODELS.items()} | {
     "average": "Average of the models"

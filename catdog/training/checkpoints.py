@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catdog.errors import UserError
-from catdog.retrying import retried
 from catdog.storage import Location
+from catdog.storage.retrying import retried
 
 #: The newest and the one before it, should the newest turn out to be damaged.
 KEPT = 2

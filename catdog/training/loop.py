@@ -9,9 +9,9 @@ from typing import Any
 import keras
 
 from catdog.models import registry
-from catdog.models.export import save_keras
-from catdog.retrying import retried
+from catdog.models.saving import save_keras
 from catdog.storage import Location
+from catdog.storage.retrying import retried
 from catdog.training.building import load_start
 from catdog.training.checkpoints import CheckpointFolder, Position
 from catdog.training.inputs import open_inputs

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from catdog.cluster.numerics import use_onednn
+from catdog.cluster.workers import Workers
 from catdog.errors import UserError
-from catdog.numerics import use_onednn
-from catdog.retrying import retried
+from catdog.storage.retrying import retried
 from catdog.training.inputs import open_inputs
 from catdog.training.job import TrainingJob, is_done
-from catdog.training.workers import Workers, strategy
+from catdog.training.strategy import strategy
 
 if TYPE_CHECKING:
     from catdog.training.progress import Rank

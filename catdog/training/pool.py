@@ -13,16 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
+from catdog.cluster.connection import POLL_S
+from catdog.cluster.workers import Workers
 from catdog.errors import RunFailed
 from catdog.storage import Location
 from catdog.training.causes import root_cause, was_lost
 from catdog.training.messages import Listener, OnMessage, on_this_node
 from catdog.training.on_worker import work
-from catdog.training.workers import Workers
-
-#: Ray Train's controller looks at its workers so often. Its default of 2 s is added to the end of
-#: every group.
-POLL_S = "0.2"
 
 #: So often a group is started in vain, a minute each time, while its nodes are missing; then the
 #: training fails, for a spot node that was not replaced in ten minutes may never be.
@@ -165,7 +162,7 @@ class WorkerPool:
         import ray
         import ray.train
 
-        from catdog.training.nodewatch import NodeWatch
+        from catdog.cluster.nodewatch import NodeWatch
 
         def tell(message: dict[str, Any]) -> None:
             ray.get(self.board.tell.remote(message))

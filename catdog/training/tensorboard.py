@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from catdog.retrying import retried
 from catdog.storage import Location
+from catdog.storage.retrying import retried
 
 #: What of an epoch's row is drawn, each under its own name.
 SCALARS = (

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from catdog.data.feed import Batch, batches
 from catdog.data.shards import Rows
 from catdog.models import registry
-from catdog.models.export import save_keras
-from catdog.retrying import retried
+from catdog.models.saving import save_keras
 from catdog.storage import Location
+from catdog.storage.retrying import retried
 from catdog.training.building import load_start, make_step, weights_of_classes
 from catdog.training.checkpoints import Checkpoint, CheckpointFolder
 from catdog.training.draws import with_stateless_dropout

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from catdog.cluster.workers import Workers
 from catdog.storage import Location
 from catdog.training.job import TrainingJob, is_done, read_done
 from catdog.training.messages import OnMessage
 from catdog.training.on_worker import TrainTask
 from catdog.training.pool import WorkerPool
-from catdog.training.workers import Workers
 
 
 def train(

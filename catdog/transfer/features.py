@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from catdog.cluster.numerics import use_onednn
 from catdog.config import AugmentationSettings, digest
 from catdog.data.graph import full_disk_told
 from catdog.data.prepare import PreparedSet
 from catdog.data.shards import Rows, open_rows, write_shard
 from catdog.errors import UserError
 from catdog.models.registry import Architecture
-from catdog.numerics import use_onednn
 from catdog.storage import Location
 from catdog.training.inputs import Chunk, Split, chunks_of, open_dataset, photos_in
 from catdog.training.pool import Runner

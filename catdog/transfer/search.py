@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from catdog.config import FineTuneSettings, ScratchSettings
+from catdog.config.sweep import SearchMethod, SweepSettings
 from catdog.errors import UserError, install_command
-from catdog.sweep_settings import SearchMethod, SweepSettings
 
 Point = dict[str, Any]
 

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from catdog.config.sweep import SweepSettings
 from catdog.errors import RunFailed
 from catdog.storage import Location
-from catdog.sweep_settings import SweepSettings
 from catdog.training.checkpoints import CheckpointFolder
 from catdog.training.job import DONE, TrainingJob
 from catdog.training.on_worker import TrainTask

@@ -10,10 +10,10 @@ import json
 import sys
 from pathlib import Path
 
-from catdog.connection import connected
+from catdog.cluster.connection import connected
+from catdog.cluster.workers import Workers
 from catdog.storage import Location
 from catdog.training.trainer import train
-from catdog.training.workers import Workers
 from tests.tiny import make_job
 
 #: More than anybody waits for: the test ends it.

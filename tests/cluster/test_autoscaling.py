@@ -17,9 +17,9 @@ import pytest
 import yaml
 from ray.util import get_node_ip_address
 
-from catdog.cluster import Node, Resources, plan_workers
+from catdog.cluster.resources import Node, Resources, plan_workers
+from catdog.cluster.scaling import nodes_of
 from catdog.presets import cluster
-from catdog.scaling import nodes_of
 from tests.ports import free_ports, wait_until_open
 
 RAY = str(Path(sys.executable).with_name("ray"))

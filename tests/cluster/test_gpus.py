@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from catdog.training.workers import Workers, communication
+from catdog.cluster.workers import Workers
+from catdog.training.strategy import communication
 
 #: Runs by itself: Ray says it has two GPUs, and hands each worker's number to it.
 PLAN = """

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from catdog.nodes import _apart, _differences, _look
+from catdog.cluster.nodes import _apart, _differences, _look
 from catdog.storage import Location
 from tests.store import KEYS, s3_server
 from tests.tiny import write_rows

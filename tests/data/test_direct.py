@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from catdog.data import direct
-from catdog.data.direct import PIECE_BYTES, DirectFile
+from catdog.storage import direct
+from catdog.storage.direct import PIECE_BYTES, DirectFile
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 3 * PIECE_BYTES + 12_345, np.uint8).tobytes()
 

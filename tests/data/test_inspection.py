@@ -13,12 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from catdog import retrying
 from catdog.data import inspection, sources
 from catdog.data.decoding import Rejected
 from catdog.data.inspection import VERDICTS, Plan, inspect_block
 from catdog.data.shards import open_rows
-from catdog.storage import Location
+from catdog.storage import Location, retrying
 
 
 def block_of(listing: sources.Listing, number: int = 7) -> pa.Table:

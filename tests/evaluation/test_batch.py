@@ -16,9 +16,9 @@ import pytest
 
 from catdog.data.decoding import Rejected
 from catdog.errors import UserError
-from catdog.evaluation import answers
-from catdog.evaluation.batch import Pool, list_photos, predict_files, predict_here
-from catdog.evaluation.finished import find_model
+from catdog.inference import answers
+from catdog.inference.batch import Pool, list_photos, predict_files, predict_here
+from catdog.inference.finished import find_model
 from catdog.storage import Location
 from tests.store import BUCKET, S3
 

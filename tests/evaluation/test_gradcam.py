@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from catdog.architectures import MODELS, ModelName
+from catdog.config.architectures import MODELS, ModelName
 from catdog.evaluation import gradcam
 from catdog.models import registry
 

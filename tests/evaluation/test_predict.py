@@ -19,10 +19,10 @@ def test_two_workers_give_the_tables_of_one(
     finished_run: FinishedRun, tmp_path: Path, seed: int | None
 ) -> None:
     """Of a repeat with another seed too, whose mistakes are explained like its model's."""
+    from catdog.cluster.workers import Workers
     from catdog.evaluation import predict
     from catdog.runs import RunDirectory, TrainingId
     from catdog.storage import Location
-    from catdog.training.workers import Workers
     from tests.here import Here
 
     run, training = RunDirectory(Location.of(tmp_path)), TrainingId("base_cnn", seed)

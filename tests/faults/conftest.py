@@ -74,9 +74,9 @@ def tiny_job(tmp_path: Path) -> Callable[..., Any]:
 @pytest.fixture
 def fit(tmp_path: Path, cluster: None) -> Callable[..., Any]:
     """Trains a job on two workers: facts of it, and what was told on the way."""
+    from catdog.cluster.workers import Workers
     from catdog.storage import Location
     from catdog.training.trainer import train
-    from catdog.training.workers import Workers
 
     def run(
         job: Any,

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from catdog.architectures import MODELS
 from catdog.config import WeightsSettings
+from catdog.config.architectures import MODELS
 from catdog.data.images import Photo, inspect
 from catdog.errors import UserError
 from catdog.models import efficientnet, registry, weights

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from catdog.architectures import BACKBONES, MODELS, ModelName
+from catdog.config.architectures import BACKBONES, MODELS, ModelName
 from catdog.data.images import shrink
 from catdog.errors import RunFailed
-from catdog.evaluation import exports
-from catdog.evaluation.finished import FinishedModel, find_model
-from catdog.evaluation.testphotos import photos_of
+from catdog.inference import exports
+from catdog.inference.finished import FinishedModel, find_model
+from catdog.inference.onnx_model import load_onnx, write_onnx
+from catdog.inference.portable import portable
+from catdog.inference.saved_model import prepared
+from catdog.inference.testphotos import photos_of
 from catdog.models import registry
-from catdog.models.onnx_model import load_onnx, write_onnx
-from catdog.models.portable import portable
-from catdog.models.saved_model import prepared
 from catdog.storage import Location
 
 pytestmark = pytest.mark.timeout(300)
@@ -97,7 +97,7 @@ def test_an_export_that_answers_otherwise_is_not_kept(finished_run: Any, tmp_pat
     wrong = finished_run.model.get_weights()
     loaded = registry.build(registry.Architecture("base_cnn", 112, 96, "-1..1", dropout=0.2))
     loaded.set_weights([*wrong[:-1], wrong[-1] + 0.5])
-    from catdog.models.export import save_keras
+    from catdog.models.saving import save_keras
 
     save_keras(loaded, copied / "model.keras")
     with pytest.raises(RunFailed, match="keras is not kept"):

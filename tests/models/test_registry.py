@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from catdog.architectures import MODELS, ModelName
+from catdog.config.architectures import MODELS, ModelName
 from catdog.models import registry
-from catdog.models.export import load_keras, save_keras
+from catdog.models.saving import load_keras, save_keras
 from catdog.storage import Location
 
 PARAMETERS: dict[ModelName, int] = {

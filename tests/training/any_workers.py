@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 
 import catdog.training.pool as pool
+from catdog.cluster.numerics import use_onednn
+from catdog.cluster.workers import Workers
 from catdog.config import AugmentationSettings, ScratchSettings
 from catdog.data.shards import write_shard
 from catdog.models.registry import Architecture
-from catdog.numerics import use_onednn
 from catdog.storage import Location
 from catdog.training.job import TrainingJob
 from catdog.training.on_worker import work
 from catdog.training.trainer import train
-from catdog.training.workers import Workers
 
 KEYS = ("loss", "accuracy", "val_loss", "val_accuracy")
 

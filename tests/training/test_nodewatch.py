@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from catdog.training.nodewatch import NodeWatch
+from catdog.cluster.nodewatch import NodeWatch
 
 
 def node(number: int, alive: bool = True, cpus: int = 2, cause: str = "") -> dict[str, Any]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from catdog.cluster.workers import Workers
 from catdog.errors import RunFailed, UserError
 from catdog.storage import Location
 from catdog.training.pool import WorkerPool
-from catdog.training.workers import Workers
 
 
 @dataclass(frozen=True)

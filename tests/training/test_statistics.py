@@ -15,11 +15,12 @@ def trainee_of(job: Any) -> tuple[Any, Any]:
     """(trainee, its training rows), alone in this process."""
     import keras
 
+    from catdog.cluster.workers import Workers
     from catdog.training.inputs import open_inputs
     from catdog.training.progress import Rank
+    from catdog.training.strategy import strategy
     from catdog.training.trainee import Trainee
     from catdog.training.watchdog import Watchdog
-    from catdog.training.workers import Workers, strategy
 
     keras.backend.clear_session()
     keras.config.set_dtype_policy("float32")

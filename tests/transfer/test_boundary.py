@@ -61,7 +61,7 @@ def trained(job: TrainingJob) -> tuple[list[dict[str, Any]], Any]:
     """(rows of its epochs, logits of the validation photos by the model that is saved)"""
     import keras
 
-    from catdog.models.export import load_keras
+    from catdog.models.saving import load_keras
     from catdog.training.inputs import open_dataset
 
     rows = train_here(job)

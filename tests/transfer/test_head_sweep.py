@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from catdog.config import FineTuneSettings
+from catdog.config.sweep import SweepSettings
 from catdog.data.shards import write_shard
 from catdog.errors import RunFailed
 from catdog.storage import Location
-from catdog.sweep_settings import SweepSettings
 from catdog.transfer.features import FeatureSet
 from catdog.transfer.head_sweep import HeadTask, sweep_heads
 from catdog.transfer.search import Search, with_point

@@ -203,13 +203,13 @@ def test_the_packages_weights_give_features_in_the_models_own_precision(
     probed: dict[str, Any], storage: Location
 ) -> None:
     """On a CPU whose best precision is bfloat16, as it is planned for one."""
-    from catdog.extraction import features_of
+    from catdog.cluster.workers import Workers
     from catdog.models.registry import POOLED
     from catdog.models.weights import fetch
-    from catdog.planning import Plan
+    from catdog.pipeline.extraction import features_of
+    from catdog.pipeline.planning import Plan
     from catdog.presets import sample
     from catdog.runs import RunDirectory
-    from catdog.training.workers import Workers
 
     name = "efficientnet_lite0"
     changes = {"storage": storage.uri, "data": DataSettings(image_size=32, drawings=120)}

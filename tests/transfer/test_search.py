@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from catdog.config import FineTuneSettings
+from catdog.config.sweep import SweepSettings
 from catdog.errors import UserError
-from catdog.sweep_settings import SweepSettings
 from catdog.transfer.search import Range, Search, with_point
 
 DEFAULTS: dict[str, Any] = {

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from catdog.config.sweep import SweepSettings
 from catdog.errors import RunFailed
 from catdog.storage import Location
-from catdog.sweep_settings import SweepSettings
 from catdog.transfer.search import Search
 from catdog.transfer.trials import Ledger, ranking
 

@@ -1,0 +1,35 @@
+"""The settings: one frozen tree, checked when it is made.
+
+In: YAML, flags and presets as plain values. Out: a :class:`Config`, its identity, and the table
+of models (:mod:`catdog.config.architectures`). Imports ``errors`` and ``redact``.
+"""
+
+from catdog.config.settings import (
+    AugmentationSettings,
+    ComputeSettings,
+    Config,
+    DataSettings,
+    FineTuneSettings,
+    InputScale,
+    ModelName,
+    Precision,
+    ScratchSettings,
+    WeightsSettings,
+    digest,
+    merged,
+)
+
+__all__ = [
+    "AugmentationSettings",
+    "ComputeSettings",
+    "Config",
+    "DataSettings",
+    "FineTuneSettings",
+    "InputScale",
+    "ModelName",
+    "Precision",
+    "ScratchSettings",
+    "WeightsSettings",
+    "digest",
+    "merged",
+]

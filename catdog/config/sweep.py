@@ -1,0 +1,53 @@
+"""The settings of a sweep, a group of :class:`catdog.config.Config`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from catdog.config.architectures import Backbone
+
+SweepStage = Literal["head", "finetune"]
+SearchMethod = Literal["random", "grid", "tpe"]
+
+Blocks = Annotated[int, Field(ge=0)] | Literal["all"]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+Smoothing = Annotated[float, Field(ge=0, lt=0.5)]
+Strength = Annotated[float, Field(ge=0, le=10)]
+
+
+class SweepSettings(BaseModel):
+    """What a sweep tries. Ranges are drawn log-uniformly, lists evenly; a list of one fixes it.
+
+    ``finetune``: trials are Ray Train runs, ASHA stops poor ones on each epoch's validation
+    accuracy. ``head``: trials train the head alone on kept features, in seconds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: SweepStage = "finetune"
+    search: SearchMethod = "random"
+    trials: int = Field(3, ge=0)
+    model: Backbone | None = Field(None, description="none: the one with the best probe")
+    epochs: int = Field(2, ge=1, description="of a trial of fine-tuning")
+    head_epochs: int = Field(30, ge=1, description="of a trial of the head")
+    grace_epochs: int = Field(1, ge=1)
+    reduction_factor: int = Field(2, ge=2)
+    grid_points: int = Field(3, ge=2, description="values of a range in a grid")
+    learning_rate: tuple[float, float] = Field((3e-5, 1e-3), description="range, log-uniform")
+    head_learning_rate: tuple[float, float] = Field((1e-3, 1e-1), description="of the head alone")
+    unfrozen_blocks: tuple[Blocks, ...] = Field((1, 2, 4), min_length=1)
+    dropout: tuple[Dropout, ...] = Field((0.0, 0.2, 0.4), min_length=1)
+    weight_decay: tuple[float, float] = Field((1e-4, 1e-1), description="range, log-uniform")
+    label_smoothing: tuple[Smoothing, ...] = Field((0.0, 0.05, 0.1), min_length=1)
+    augmentation_strength: tuple[Strength, ...] = Field(
+        (0.5, 1.0, 1.5), min_length=1, description="factor on all of fine_tune.augmentation"
+    )
+
+    @field_validator("learning_rate", "head_learning_rate", "weight_decay")
+    @classmethod
+    def _is_a_range(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("a range is [low, high] with 0 < low <= high")
+        return value

@@ -1,0 +1,117 @@
+"""A trained model of a run, found and calibrated, for photos that have no label."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from catdog.errors import UserError
+from catdog.evaluation.metrics import fit_temperature
+from catdog.storage import Location
+from catdog.storage.access import check_readable
+
+FILE = "model.keras"
+OF_DRAWINGS = (
+    "this model has seen only the built-in drawings: its answers about photographs mean nothing, "
+    "however sure it is; train one on photographs: --data PHOTOS"
+)
+
+
+@dataclass(frozen=True)
+class FinishedModel:
+    """What prediction needs to know of a model; small, and may be sent to workers.
+
+    Attributes:
+        folder: ``RUN_DIR/models/NAME``.
+        temperature: logits are divided by it; fitted on the run's validation photos.
+        note: why the temperature is no ordinary optimum, empty where it is one.
+        warning: why its answers may mislead, for people; empty where nothing is known.
+    """
+
+    name: str
+    folder: Location
+    temperature: float
+    note: str = ""
+    warning: str = ""
+
+    @property
+    def file(self) -> Location:
+        return self.folder / FILE
+
+    @property
+    def run(self) -> Location:
+        """The run directory, two folders up."""
+        return self.folder.parent.parent
+
+
+def find_model(given: str) -> FinishedModel:
+    """The model at ``RUN_DIR/models/NAME``, or the best one of the run at ``RUN_DIR``.
+
+    Raises:
+        UserError: there is none, nothing says which of several is the best, or its store cannot be
+            reached.
+    """
+    check_readable(given, "--model")
+    place = Location.of(given)
+    if (place / FILE).exists():
+        return _calibrated(place)
+    if not place.exists():
+        raise UserError(
+            f"--model: there is no {place}; give a run directory or RUN_DIR/models/NAME"
+        )
+    if not (place / "run.json").exists():
+        raise UserError(f"--model: {place} holds neither a run (run.json) nor a model ({FILE})")
+    folder = place / "models" / _best_of(place)
+    if not (folder / FILE).exists():
+        raise UserError(f"--model: the best model of {place} has no file {folder / FILE}")
+    return _calibrated(folder)
+
+
+def _best_of(run: Location) -> str:
+    """The report's best model; of a report on several runs, the most accurate of this one."""
+    try:
+        report = (run / "report.json").read_json()
+    except FileNotFoundError:
+        raise UserError(
+            f"--model: {run} has no report yet that says which model is best; "
+            f"name one: {run}/models/NAME"
+        ) from None
+    best = report.get("best") or {}
+    if best.get("run") == report["run"]["name"]:
+        return str(best["name"])
+    tested = [model for model in report["models"] if model.get("test")]
+    if not tested:
+        raise UserError(f"--model: no model of {run} has test results; name one: {run}/models/NAME")
+    return str(max(tested, key=lambda m: (m["test"]["accuracy"], -m["test"]["loss"]))["name"])
+
+
+def _calibrated(folder: Location) -> FinishedModel:
+    rows = predictions(folder, "val")
+    value, note = 1.0, "no validation predictions to calibrate by"
+    if rows is not None:
+        fitted = fit_temperature(rows["label"].to_numpy(), rows["logit"].to_numpy(np.float64))
+        value, note = fitted.value, fitted.note
+    warning = OF_DRAWINGS if _is_of_drawings(folder.parent.parent) else ""
+    return FinishedModel(folder.name, folder, value, note, warning)
+
+
+def _is_of_drawings(run: Location) -> bool:
+    """Whether the run was trained on the built-in drawings; a model without its run: not known."""
+    try:
+        return bool((run / "data" / "manifest.json").read_json().get("sample"))
+    except FileNotFoundError:
+        return False
+
+
+def predictions(folder: Location, split: str) -> pd.DataFrame | None:
+    """Rows of ``predictions.parquet`` of one split, each photo once; ``None`` without any."""
+    try:
+        table = pd.read_parquet(io.BytesIO((folder / "predictions.parquet").read_bytes()))
+    except FileNotFoundError:
+        return None
+    rows = table[table["split"] == split].drop_duplicates("uri").sort_values("uri")
+    finite = np.isfinite(rows["logit"]).all()
+    return rows if len(rows) and finite else None

@@ -1,0 +1,191 @@
+"""What can be known before any work: the photos, the weights, the disk, the cluster, the time."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Mapping
+
+from catdog import console
+from catdog.cluster.connection import connected
+from catdog.cluster.resources import Resources, plan_workers
+from catdog.cluster.workers import Workers
+from catdog.config import Config, ModelName
+from catdog.config.architectures import MODELS
+from catdog.data.prepare import Survey, survey
+from catdog.errors import UserError
+from catdog.models.registry import boundary
+from catdog.models.weights import cannot_download, check_source, missing
+from catdog.pipeline.tracking import check_tracking
+from catdog.runs import RunDirectory
+from catdog.storage import Location
+from catdog.storage.access import check_readable
+
+#: The start of Ray and of a worker group; a model's building, first step and predictions; what a
+#: trial takes beside its epochs. Seconds, on two cores.
+GROUP_S, MODEL_S, TRIAL_S = 30.0, 15.0, 5.0
+#: Of a training step: a forward pass; the upper blocks alone, from kept activations.
+FORWARD_SHARE, KEPT_SHARE = 0.4, 0.1
+
+
+def check_places(config: Config) -> None:
+    """Whether what lies in buckets can be reached, before anything else is asked of it.
+
+    Raises:
+        UserError: it cannot.
+    """
+    check_readable(config.storage, "--storage")
+    if config.data.source is not None:
+        check_readable(config.data.source, "--data")
+    for name in config.models:
+        source = config.weights_of(name).source
+        if source not in ("none", "imagenet"):
+            check_readable(source, f"--weights-for {name}")
+
+
+def check(config: Config) -> Survey:
+    """The part that needs no cluster and takes a moment; done before every run.
+
+    Raises:
+        UserError: no such photos or weights, one class only, not enough disk, no tracking server
+            named.
+    """
+    check_tracking(config.tracking)
+    for name in config.models:
+        check_source(name, config.weights_of(name))
+        check_kept_views(config, name)
+    seen = survey(config.data, config.seed)
+    free = Location.of(config.storage).free_bytes()
+    if free is not None and free < seen.needed_bytes:
+        raise UserError(
+            f"{config.storage}: {console.size(seen.needed_bytes)} are needed for the prepared "
+            f"photos and {console.size(free)} are free; give another --storage"
+        )
+    return seen
+
+
+def check_kept_views(config: Config, name: ModelName) -> None:
+    """Views are kept at the boundary of what is frozen, so something must be.
+
+    Raises:
+        UserError: all blocks are trained, or photos are mixed, and ``fine_tune.views`` would come
+            to nothing.
+    """
+    views, blocks = config.fine_tune.views, config.fine_tune.unfrozen_blocks
+    if not views or name == "base_cnn" or not config.weights_of(name).pretrained:
+        return
+    mixed = config.fine_tune.augmentation
+    if mixed.mixup or mixed.cutmix:
+        raise UserError(
+            f"fine_tune.views {views} keeps each photo's activations, and mixup and cutmix mix "
+            "photos: set fine_tune.views=0, or leave them out"
+        )
+    swept = config.sweep.stage if config.sweep.trials else None
+    # The choice of a sweep of the head is a head alone.
+    where = {} if swept == "head" else {"fine_tune.unfrozen_blocks": [blocks]}
+    if swept == "finetune":
+        where["sweep.unfrozen_blocks"] = list(config.sweep.unfrozen_blocks)
+    for key, values in where.items():
+        for value in values:
+            if boundary(name, value) == "pixels":
+                raise UserError(
+                    f"fine_tune.views {views} keeps activations below the unfrozen blocks, and "
+                    f"{key} {value} leaves nothing frozen in {name}: "
+                    "set fine_tune.views=0 to augment pixels, or unfreeze fewer blocks"
+                )
+
+
+def print_plan(config: Config) -> None:
+    """``--dry-run``: what would be done, with what, and about how long it takes.
+
+    Raises:
+        UserError: what the job would raise before it starts, that weights cannot be had too.
+    """
+    check_places(config)
+    seen = check(config)
+    with connected():
+        resources = Resources.at_most()
+        workers = plan_workers(config, resources)
+        lacking = lacking_weights(config)
+    for key, value in _lines(config, seen, workers, lacking):
+        console.say(f"{key:14}{value}")
+    if config.preset == "cluster":  # which alone does not go on without
+        for name, reason in lacking.items():
+            raise UserError(cannot_download(name, reason))
+
+
+def lacking_weights(config: Config) -> dict[ModelName, str]:
+    """Backbones whose ImageNet weights cannot be had here, and why. Ray must be initialised."""
+    storage = Location.of(config.storage)
+    reasons = {name: missing(name, config.weights_of(name), storage) for name in config.models}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _lines(
+    config: Config, seen: Survey, workers: Workers, lacking: Mapping[ModelName, str]
+) -> Iterator[tuple[str, str]]:
+    cat, dog = seen.classes.get("cat", 0), seen.classes.get("dog", 0)
+    unknown = seen.files - cat - dog
+    yield "run", str(RunDirectory.of(config).root)
+    yield (
+        "photos",
+        f"{seen.files} in {seen.source}: {cat} cats, {dog} dogs, {unknown} without label",
+    )
+    free = Location.of(config.storage).free_bytes()
+    room = "" if free is None else f" of {console.size(free)} free"
+    yield "disk", f"{console.size(seen.needed_bytes)}{room}"
+    yield "compute", f"{workers}, {workers.precision}"
+    for name in config.models:
+        weights = config.weights_of(name)
+        start = "from scratch" if not weights.pretrained else f"weights: {weights.source}"
+        if name in lacking:
+            start += f" (cannot be downloaded here: {lacking[name]}); features of random weights"
+        epochs = _epochs(config, name, lacking)
+        how = console.plural(epochs, "epoch") if epochs else "a head on frozen features"
+        yield name, f"{config.image_size_of(name)} pixels, {how}, {start}"
+    trials = config.sweep.trials
+    yield "sweep", console.plural(trials, "trial") if trials else "none"
+    if workers.use_gpu:
+        yield "time", "not estimated for GPUs"
+    else:
+        yield "time", f"about {console.duration(estimate_seconds(config, seen, workers, lacking))}"
+
+
+def _epochs(config: Config, name: ModelName, lacking: Container[ModelName] = ()) -> int:
+    """Of the final training; 0 where the probe is the model."""
+    if not config.weights_of(name).pretrained:
+        backbone = name != "base_cnn" and config.scratch.backbone_epochs
+        return backbone or config.scratch.epochs
+    if name in lacking or (name in config.head_only and name != config.sweep.model):
+        return 0
+    return config.fine_tune.epochs
+
+
+def estimate_seconds(
+    config: Config, seen: Survey, workers: Workers, lacking: Container[ModelName] = ()
+) -> float:
+    """From measured costs of a photo on a CPU core; good to a factor of two."""
+    photos = seen.classes.get("cat", 0) + seen.classes.get("dog", 0)
+    learnt = photos * (1 - config.data.test_fraction - config.data.val_fraction)
+    cores = workers.count * workers.cpus
+
+    def photo_s(name: ModelName) -> float:
+        area = (config.image_size_of(name) / 128) ** 2
+        return MODELS[name].training_ms / 1000 * area / cores
+
+    def epochs_s(name: ModelName, epochs: int) -> float:
+        whole = epochs * learnt * photo_s(name)
+        settings = config.fine_tune
+        kept = settings.kept_views and boundary(name, settings.unfrozen_blocks) != "pixels"
+        return KEPT_SHARE * whole if kept and config.weights_of(name).pretrained else whole
+
+    seconds = GROUP_S
+    for name in config.models:
+        # Each photo once for its features, where there are any; those for testing once more.
+        passes = photos if config.weights_of(name).pretrained else photos - learnt
+        seconds += MODEL_S + passes * photo_s(name) * FORWARD_SHARE
+        seconds += epochs_s(name, _epochs(config, name, lacking))
+    tuned = [n for n in config.models if n != "base_cnn" and _epochs(config, n, lacking)]
+    swept = config.sweep.model or next(iter(tuned[::-1]), None)
+    if swept and config.sweep.trials and config.sweep.stage == "finetune":
+        trial_s = TRIAL_S + epochs_s(swept, config.sweep.epochs)
+        seconds += config.sweep.trials * trial_s
+    return seconds

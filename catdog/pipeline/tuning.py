@@ -1,0 +1,134 @@
+"""The sweep as a stage: its trials, the ranking, and the settings it chose as a config file."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from catdog import console
+from catdog.cluster.resources import Resources
+from catdog.cluster.workers import Workers
+from catdog.config import Config, FineTuneSettings, ModelName
+from catdog.errors import RunFailed, UserError
+from catdog.models.registry import POOLED
+from catdog.pipeline.extraction import features_of, kept_features
+from catdog.pipeline.planning import Plan
+from catdog.pipeline.session import Session
+from catdog.training.pool import WorkerPool
+from catdog.transfer.features import LEARNT
+from catdog.transfer.trials import Ledger
+
+
+def concurrent_groups(workers: Workers, resources: Resources) -> int:
+    """How many trials of ``workers`` each run at once."""
+    if workers.use_gpu:
+        return max(1, resources.gpus // workers.count)
+    return max(1, resources.cpus // (workers.count * workers.cpus))
+
+
+def choose(
+    pool: WorkerPool, plan: Plan, name: ModelName, session: Session, resources: Resources
+) -> Plan:
+    """Run what is missing of the sweep of ``name``; returns the plan with the best setting.
+
+    Leaves ``trials.json``, ``trials.parquet`` and ``best.yaml``, also when it is interrupted.
+
+    Raises:
+        UserError: a head is to be swept and there are no pretrained weights.
+        RunFailed: no trial came to a result.
+    """
+    ledger = _ledger(plan, name)
+    stage = "the head" if plan.config.sweep.stage == "head" else "fine-tuning"
+    count = f"{len(ledger.ids)} trials of {stage} of {name}, {ledger.search.method} search"
+    session.stage("sweep", count)
+    if ledger.search.method == "grid" and ledger.search.grid_size > len(ledger.ids):
+        console.say(f"{len(ledger.ids)} of the grid's {ledger.search.grid_size} points, at random")
+    started = time.monotonic()
+    try:
+        if plan.config.sweep.stage == "head":
+            _sweep_head(pool, plan, name, ledger, session, resources)
+        else:
+            _sweep_fine_tuning(pool, plan, name, ledger, session)
+    except BaseException:
+        # Ctrl-C ends the sweep with what there is.
+        with suppress(RunFailed):
+            _conclude(plan, name, ledger, session, time.monotonic() - started)
+        raise
+    return _conclude(plan, name, ledger, session, time.monotonic() - started)
+
+
+def _ledger(plan: Plan, name: ModelName) -> Ledger:
+    settings = plan.config.sweep
+    if settings.stage == "head" and name not in plan.weights:
+        raise UserError(
+            f"a sweep of the head needs pretrained weights for {name}: give "
+            f"--weights-for {name}=PATH,scale=0..1, or --stage finetune"
+        )
+    return Ledger(plan.run.sweep(name), plan.search(name), settings.trials)
+
+
+def _sweep_head(
+    pool: WorkerPool,
+    plan: Plan,
+    name: ModelName,
+    ledger: Ledger,
+    session: Session,
+    resources: Resources,
+) -> None:
+    from catdog.transfer.head_sweep import HeadTask, sweep_heads
+
+    if not ledger.missing():
+        return
+    features = features_of(pool, plan, name, [POOLED], LEARNT)[POOLED]
+
+    def settings_of(point: dict[str, Any]) -> FineTuneSettings:
+        tried = plan.tried(name, point)
+        assert isinstance(tried, FineTuneSettings)
+        return tried
+
+    task = HeadTask(features, settings_of, plan.config.batch_size, plan.config.seed)
+    pool.rest()  # the trials are actors with a core each
+    sweep_heads(task, ledger, resources.cpus, session.narrator.trial_ended)
+
+
+def _sweep_fine_tuning(
+    pool: WorkerPool, plan: Plan, name: ModelName, ledger: Ledger, session: Session
+) -> None:
+    from catdog.transfer.sweep import sweep_fine_tuning
+
+    if not ledger.missing():
+        return
+    points = ledger.search.choices(("unfrozen_blocks", "augmentation_strength"), ledger.trials)
+    tried = [plan.tried(name, point) for point in points]
+    features = kept_features(pool, plan, name, tried)
+    sweep_fine_tuning(
+        lambda point, output: plan.trial(name, features, point, output),
+        ledger,
+        plan.config.sweep,
+        pool,
+        session.narrator.trial,
+    )
+
+
+def _conclude(
+    plan: Plan, name: ModelName, ledger: Ledger, session: Session, seconds: float
+) -> Plan:
+    outcome = ledger.summarise(seconds)
+    session.narrator.ranking(outcome["trials"])
+    session.events.add("sweep", model=name, best=outcome["best"], seconds=outcome["seconds"])
+    chosen = replace(plan, best=outcome["best"]["config"], swept=name)
+    (ledger.folder / "best.yaml").write_text(_chosen_config(chosen, name).to_yaml())
+    return chosen
+
+
+def _chosen_config(plan: Plan, name: ModelName) -> Config:
+    """The run's settings with the sweep's choice in place, without another sweep."""
+    config = plan.config
+    group = "fine_tune" if name in plan.weights else "scratch"
+    changed = plan.tried(name, plan.best or {})
+    sweep_off = config.sweep.model_copy(update={"trials": 0, "model": None})
+    others = tuple(other for other in config.head_only if other != name)
+    update = {group: changed, "sweep": sweep_off, "name": None, "head_only": others}
+    return config.model_copy(update=update)

@@ -1,0 +1,11 @@
+"""The run directory: its names, its small files, who may write to it.
+
+In: a :class:`~catdog.config.Config` and events. Out: ``run.json``, ``config.yaml``,
+``events.jsonl`` and the lease. Imports ``config``, ``errors`` and ``storage``.
+"""
+
+from catdog.runs.directory import RunDirectory, TrainingId, asked
+from catdog.runs.events import Events, now
+from catdog.runs.leases import lease
+
+__all__ = ["Events", "RunDirectory", "TrainingId", "asked", "lease", "now"]

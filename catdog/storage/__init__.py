@@ -1,0 +1,9 @@
+"""Paths and URIs: local folders, ``s3://`` and ``gs://``, atomic writes, retries.
+
+In: a path or URI. Out: a :class:`Location` that reads and writes, whatever is behind it, and
+copies and streams of whole files. Imports ``errors``.
+"""
+
+from catdog.storage.location import Location
+
+__all__ = ["Location"]
