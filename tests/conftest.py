@@ -26,7 +26,7 @@ os.environ.update(
     RAY_AUTH_MODE="disabled",
     RAY_USAGE_STATS_ENABLED="0",
     TF_CPP_MIN_LOG_LEVEL="3",
-    # Read when TensorFlow is imported; see catdog/numerics.py.
+    # Read when TensorFlow is imported; see catdog/cluster/numerics.py.
     TF_ENABLE_ONEDNN_OPTS=os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1"),
     # No test asks the cloud for credentials.
     AWS_EC2_METADATA_DISABLED="true",

@@ -40,7 +40,7 @@ import catdog
 assert not hasattr(os, "sched_getaffinity") and not hasattr(errno, "EREMOTEIO")
 for module in pkgutil.walk_packages(catdog.__path__, "catdog."):
     importlib.import_module(module.name)
-from catdog.machine import cores
+from catdog.cluster.machine import cores
 assert cores() >= 1
 """
 HELP = """

@@ -1,7 +1,7 @@
 """Lines, progress bars and tables for people.
 
 Plain lines in job logs and pipes, a live bar on a terminal. Nothing else in the project prints.
-While a command runs something moves: :mod:`catdog.activity`.
+While a command runs something moves: :mod:`catdog.console.activity`.
 Keys in URIs are taken out of every line.
 """
 

@@ -77,7 +77,7 @@ def predict_files(
     pool: Pool,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> pd.DataFrame:
-    """A row of :data:`catdog.evaluation.answers.COLUMNS` for every file, sorted by path.
+    """A row of :data:`catdog.inference.answers.COLUMNS` for every file, sorted by path.
 
     Ray must be initialised. Raises what unpacking an archive raises.
     """

@@ -28,7 +28,7 @@ def check_onnx() -> None:
 
 
 def write_onnx(network: keras.Model, file: Path, temperature: float) -> None:
-    """Write ``network`` (of :func:`catdog.models.portable.portable`) to ``file``.
+    """Write ``network`` (of :func:`catdog.inference.portable.portable`) to ``file``.
 
     Input ``pixels``: uint8 (batch, side, side, 3). Output ``probability_dog``: float32 (batch, 1).
     The file's metadata name the classes and the temperature.

@@ -16,7 +16,7 @@ PIXELS = "pixels"
 
 
 def write_saved_model(network: keras.Model, folder: Path) -> None:
-    """Write ``network`` (of :func:`catdog.models.portable.portable`) to ``folder``.
+    """Write ``network`` (of :func:`catdog.inference.portable.portable`) to ``folder``.
 
     Signatures: ``serving_default`` takes ``jpeg``, strings (n,); ``pixels`` takes uint8
     (n, side, side, 3). Both return ``probability_dog`` float32 (n,) and ``label``, strings (n,).

@@ -1,1 +1,5 @@
-"""The classifiers: their architecture, their weights, how they are written to disk."""
+"""The classifiers: architecture, weights, files.
+
+In: the name of a model, a file of weights. Out: Keras models that take uint8 pixels. Imports
+``config``, ``errors`` and ``storage``.
+"""

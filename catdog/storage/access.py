@@ -1,6 +1,6 @@
 """At the door: whether a place in a bucket can be reached, read and written. Answers in seconds.
 
-In the middle of a run a store that is away is waited for (:func:`catdog.retrying.retried`). At its
+In the middle of a run a failing store is retried (:func:`catdog.storage.retrying.retried`). At its
 start nothing is lost yet, and what is wrong is most often a mistake: it gets one line.
 """
 

@@ -17,7 +17,7 @@ float32 variable cannot; they leave through *ports* (:mod:`catdog.training.exact
 That a row's own numbers do not depend on the rows beside it is a property of the kernels, which
 :mod:`catdog.training.proof` checks before a training. TensorFlow's own on CPUs do not have it, and
 oneDNN's have it from two rows on: a lone one is computed otherwise. So oneDNN is on
-(:mod:`catdog.numerics`), and a rank gets two rows at least, those that stand in with weight 0.
+(:mod:`catdog.cluster.numerics`), and a rank gets at least two rows; fill-in rows have weight 0.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ import ray
 folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
 ray.init("local", num_cpus=6, num_gpus=2, include_dashboard=False, log_to_driver=False,
          object_store_memory=100_000_000, _temp_dir=folder)
-from catdog.cluster import Resources, plan_workers
+from catdog.cluster.resources import Resources, plan_workers
 from catdog.presets import cluster
 from catdog.errors import UserError
 

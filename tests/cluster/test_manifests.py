@@ -327,7 +327,7 @@ def test_the_upload_has_the_code_and_neither_environment_nor_runs_nor_photos(tmp
     for name in (".gitignore", ".rayignore"):
         shutil.copy(PROJECT / name, folder / name)
     wanted = {
-        "catdog/config.py",
+        "catdog/presets.py",
         "catdog/data/sample.py",
         "catdog/report/templates/report.html",
         "catdog/report/templates/logo.png",
@@ -345,7 +345,7 @@ def test_the_upload_has_the_code_and_neither_environment_nor_runs_nor_photos(tmp
         "PetImages/Cat/0.jpg",
         "photos.zip",
         "weights.h5",
-        "catdog/__pycache__/config.pyc",
+        "catdog/__pycache__/presets.pyc",
         "auth_token",
         ".env",
         "tests/test_x.py",

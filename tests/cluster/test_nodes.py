@@ -142,8 +142,8 @@ def test_where_the_reason_is_known_no_other_storage_is_asked_for() -> None:
 WAITER = """
 import ray
 from catdog import scaling
-from catdog.connection import connected
-from catdog.training.workers import Workers
+from catdog.cluster.connection import connected
+from catdog.cluster.workers import Workers
 scaling.TELL_EVERY_S = 1.0
 with connected():
     workers = Workers(count=4, cpus=1, use_gpu=False, precision="float32")
@@ -194,9 +194,9 @@ def test_a_cluster_that_is_too_small_or_taken_is_waited_for_aloud(
 
 CHECKER = """
 import sys
-from catdog.connection import connected
+from catdog.cluster.connection import connected
 from catdog.errors import UserError
-from catdog.nodes import check_nodes
+from catdog.cluster.nodes import check_nodes
 from catdog.storage import Location
 with connected():
     try:
@@ -232,13 +232,13 @@ def test_a_node_with_another_keras_is_named(
 SWEEP = """
 import sys
 from catdog.config import ScratchSettings
-from catdog.connection import connected
+from catdog.cluster.connection import connected
 from catdog.models.registry import Architecture
 from catdog.storage import Location
-from catdog.sweep_settings import SweepSettings
+from catdog.config.sweep import SweepSettings
 from catdog.training.job import TrainingJob
 from catdog.training.pool import WorkerPool
-from catdog.training.workers import Workers
+from catdog.cluster.workers import Workers
 from catdog.transfer.search import Search, with_point
 from catdog.transfer.sweep import sweep_fine_tuning
 from catdog.transfer.trials import Ledger

@@ -18,7 +18,7 @@ from tests.store import KEYS, S3, SECRET, s3_server
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SMALL = ["--preset=sample", "--models=base_cnn", "--trials=0", "--epochs=2"]
-#: Longer than one attempt at a request waits for an answer (catdog/s3.py).
+#: Longer than one attempt at a request waits for an answer (catdog/storage/s3.py).
 AWAY_S = 20.0
 
 OnLine = Callable[[str, subprocess.Popen[str]], None]

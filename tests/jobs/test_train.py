@@ -78,22 +78,6 @@ def test_a_folder_of_one_class_is_refused_before_anything_is_written(
     assert len(list(photos.iterdir())) == 3
 
 
-def test_help_answers_without_importing_ray_or_tensorflow(project: Path) -> None:
-    script = (
-        "import sys; sys.argv = ['train.py', '--help']\n"
-        f"sys.path.insert(0, {str(project / 'jobs')!r})\n"
-        "import train\n"
-        "try: train.main(['--help'])\n"
-        "except SystemExit: pass\n"
-        "print(sorted({'ray', 'tensorflow', 'keras'} & set(sys.modules)))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert "--weights-for" in done.stdout
-    assert done.stdout.strip().endswith("[]"), done.stdout[-200:]
-
-
 @pytest.fixture(scope="module")
 def whole(
     project: Path, tmp_path_factory: pytest.TempPathFactory, exact: list[str]

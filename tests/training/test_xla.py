@@ -16,10 +16,10 @@ DRIVER = """
 import json, sys
 from dataclasses import replace
 from pathlib import Path
-from catdog.connection import connected
+from catdog.cluster.connection import connected
 from catdog.storage import Location
 from catdog.training.trainer import train
-from catdog.training.workers import Workers
+from catdog.cluster.workers import Workers
 from tests.tiny import make_job
 
 folder, told = Path(sys.argv[1]), []

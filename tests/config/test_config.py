@@ -171,7 +171,7 @@ def test_efficientnet_starts_from_its_package_with_the_scale_of_its_weights() ->
 def test_bfloat16_is_left_out_where_a_model_is_slower_with_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("catdog.cluster._cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr("catdog.cluster.resources._cpu_has_bfloat16", lambda: True)
     cores, gpus = Resources((Node(4, 0),)), Resources((Node(4, 2),))
 
     def policies(resources: Resources, *arguments: str) -> tuple[str, str]:
