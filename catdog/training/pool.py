@@ -191,13 +191,12 @@ class WorkerPool:
         use for it.
         """
         import ray.train
-        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
         from catdog.training.backend import ClusterSpecConfig
-        from catdog.training.groups import CleanStart
+        from catdog.training.groups import CleanStart, Trainer
 
         workers = self.workers
-        return DataParallelTrainer(
+        return Trainer(
             work,
             train_loop_config={
                 "workers": workers, "board": self.board, "group": group, "xla": self.xla,
