@@ -34,7 +34,11 @@ os.environ.update(
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
     # A cluster that somebody works with, or another test, is none to test on.
     RAY_ADDRESS="local",
+    # A process of every group of workers; the tests of nodes that are taken away let it run.
+    RAY_TRAIN_ENABLE_PREEMPTION_WATCHER="0",
 )
+# Without the bytecode of this project each of the processes that tests start compiles it anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Tests compute on CPUs, on every machine alike; CUDA_VISIBLE_DEVICES=0 make test … lets a GPU in.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
@@ -73,7 +77,7 @@ def exact() -> list[str]:
     In one precision on every machine; augmentation and dropout are on.
     """
     flags = ["--set=compute.precision=float32", "--set=scratch.dropout=0.1"]
-    return ["--models=base_cnn", "--trials=0", "--set=data.drawings=240", *flags]
+    return ["--models=base_cnn", "--trials=0", "--set=data.drawings=100", *flags]
 
 
 @pytest.fixture(scope="session")
