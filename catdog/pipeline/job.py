@@ -285,6 +285,7 @@ def repeat_trainings(work: Work, plan: Plan) -> None:
 
 def final_job(work: Work, plan: Plan, name: ModelName) -> TrainingJob:
     """The training of ``name`` for the comparison, from kept features where they serve."""
+    console.doing(f"training of {name}")  # no longer the report on the model before
     return plan.job(name, kept_features(work.pool, plan, name, [plan.settings(name)]))
 
 
@@ -297,12 +298,14 @@ def _train_one(work: Work, plan: Plan, job: TrainingJob) -> None:
     assert job.training is not None
     if not work.pool.is_up:
         wait_for(work.workers, console.say)  # other work may have taken what was given back
+    console.doing(f"training of {job.title}")
     facts = train_in(work.pool, [job])[0]
     work.session.narrator.record_epochs(job.title, job.settings.epochs, facts["history"])
     folder = work.run.training(job.training)
     predicted = folder / "predicted.json"
     if predicted.exists() and predicted.read_json() == facts:
         return
+    console.doing(f"predictions of {job.title}")
     write_model_files(plan, job, facts)
     speed = predict(work.pool, plan.dataset, work.run, job.training)
     model = folder / "model.json"
