@@ -13,13 +13,19 @@ if TYPE_CHECKING:
     from catdog.storage import Location
 
 COLUMNS = ["model", "test accuracy", "95 % interval", "test loss", "training"]
+#: Where models were trained with several seeds: mean and standard deviation of the accuracy.
+OVER_SEEDS = "over seeds"
 
 
 def show(run: Location) -> None:
     """Print a table of the models of ``run``'s report and the two commands that come next."""
     report = (run / "report.json").read_json()
     console.say()
-    console.table(COLUMNS, [_row(model) for model in report["models"]])
+    rows = [_row(model) for model in report["models"]]
+    seeds = [model.get("seeds") for model in report["models"]]
+    if any(seeds):
+        rows = [[*row, _spread(each)] for row, each in zip(rows, seeds, strict=True)]
+    console.table([*COLUMNS, OVER_SEEDS] if any(seeds) else COLUMNS, rows)
     for purpose, command in next_commands(report, str(run)):
         console.say(f"{purpose}\n  {command}")
 
@@ -32,6 +38,10 @@ def _row(model: dict[str, Any]) -> list[str]:
         numbers = [f"{test['accuracy']:.3f}", interval, f"{test['loss']:.3f}"]
     time = MISSING if seconds is None else console.duration(seconds)
     return [visible(title(model["name"])), *numbers, time]
+
+
+def _spread(seeds: dict[str, Any] | None) -> str:
+    return MISSING if seeds is None else f"{seeds['mean']:.3f} ± {seeds['sd']:.3f} ({seeds['n']})"
 
 
 def next_commands(report: dict[str, Any], run: str) -> list[tuple[str, str]]:

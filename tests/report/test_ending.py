@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -53,3 +54,29 @@ def test_the_commands_that_come_next_can_be_typed_and_name_this_run(drawings: bo
     predict = shlex.split(commands[jobs.index("jobs/predict.py")])
     assert predict[predict.index("--model") + 1] == "/my runs/one"
     assert ("PHOTOS" in commands[0]) == drawings
+
+
+def test_with_several_seeds_their_mean_and_spread_stand_beside_the_first(
+    new_run: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = new_run(n_test=40, seeds=(0, 1))
+    for folder in (run.path / "models" / "inception_v3").glob("seeds"):
+        shutil.rmtree(folder)  # a head on frozen features is not repeated
+    build([Location.of(run.path)])
+    ending.show(Location.of(run.path))
+    shown = capsys.readouterr().out.splitlines()
+    report = json.loads((run.path / "report.json").read_text())
+    seeds = report["models"][0]["seeds"]
+    (line,) = [line for line in shown if line.startswith("Base CNN")]
+    assert line.endswith(f"{seeds['mean']:.3f} ± {seeds['sd']:.3f} ({seeds['n']})")
+    (line,) = [line for line in shown if line.startswith("InceptionV3")]
+    assert line.endswith("—")
+
+
+def test_without_more_seeds_there_is_no_column_for_them(
+    new_run: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = new_run(n_test=20)
+    build([Location.of(run.path)])
+    ending.show(Location.of(run.path))
+    assert ending.OVER_SEEDS not in capsys.readouterr().out
