@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from catdog.pipeline.narration import Narrator
+from catdog.pipeline.planning import Plan
+from catdog.pipeline.session import Session
+
 from catdog import console
 from catdog.data.prepare import PreparedSet
-from catdog.narration import Narrator
-from catdog.pipeline import Work, _train_one, final_job
-from catdog.planning import Plan
+from catdog.pipeline.job import Work, _train_one, final_job
 from catdog.presets import sample
 from catdog.runs import Events, RunDirectory
-from catdog.session import Session
 from catdog.storage import Location
 from catdog.training.pool import WorkerPool
 from tests.here import Here
