@@ -26,7 +26,7 @@ from catdog.transfer.features import LEARNT, FeatureRequest, FeatureSet, extract
 from catdog.transfer.head import HeadData, train_head
 from catdog.transfer.head_sweep import HeadTask, sweep_heads
 from catdog.transfer.search import Point, Search, with_point
-from catdog.transfer.trials import Ledger
+from catdog.transfer.trials import TrialStore
 
 TRIALS = 16
 EPOCHS = 30
@@ -96,12 +96,14 @@ def _extraction(made: Bench, request: FeatureRequest, place: Location) -> tuple[
 def _sweep(made: Bench, features: FeatureSet, folder: Location) -> float:
     space = SweepSettings(stage="head", trials=TRIALS)
     defaults = {"learning_rate": 0.01, "dropout": 0.2, "weight_decay": 0.01}
-    ledger = Ledger(folder, Search.of(space, defaults, 0), TRIALS)
+    trial_store = TrialStore(folder, Search.of(space, defaults, 0), TRIALS)
     start = time.perf_counter()
-    sweep_heads(HeadTask(features, _settings, BATCH, 0), ledger, made.cores, lambda record: None)
-    ledger.summarise(0.0)
+    sweep_heads(
+        HeadTask(features, _settings, BATCH, 0), trial_store, made.cores, lambda record: None
+    )
+    trial_store.summarise(0.0)
     seconds = time.perf_counter() - start
-    assert all(record["status"] == "finished" for record in ledger.records())
+    assert all(record["status"] == "finished" for record in trial_store.records())
     return seconds
 
 

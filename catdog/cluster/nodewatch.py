@@ -33,7 +33,7 @@ class NodeWatch(threading.Thread):
     def __init__(self, each: Mapping[str, float], least: int, tell: Tell) -> None:
         super().__init__(name="nodes", daemon=True)
         self.each = dict(each)
-        self.least = least
+        self.min_count = least
         self.tell = tell
         self._alive: dict[str, str] = {}
         self._lacking_since: float | None = None
@@ -71,14 +71,14 @@ class NodeWatch(threading.Thread):
         self.tell({"kind": "node", "address": address, "lost": lost, "cause": _first_line(cause)})
 
     def _tell_wait(self, room: int, now: float) -> None:
-        if room >= self.least:
+        if room >= self.min_count:
             self._lacking_since = None
             return
         if self._lacking_since is None:
             self._lacking_since = self._told = now
         elif now - self._told >= TELL_EVERY_S:
             self._told = now
-            waited = f"{room} of at least {plural(self.least, 'worker')} fit"
+            waited = f"{room} of at least {plural(self.min_count, 'worker')} fit"
             line = f"the training waits for nodes: {waited} ({now - self._lacking_since:.0f} s)"
             if room:
                 line += f"; --set compute.min_workers={room} goes on with them"

@@ -100,7 +100,7 @@ def wait_for(workers: Workers, say: Callable[[str], None]) -> None:
                 taken = [
                     {kind: 1} for kind in workers.each for _ in range(_taken(kind, have, free))
                 ]
-                request_resources(bundles=[workers.each] * workers.least + taken)
+                request_resources(bundles=[workers.each] * workers.min_count + taken)
             if now - told >= TELL_EVERY_S:
                 told = now
                 say(f"waiting for {lacking} ({now - started:.0f} s)")
@@ -114,16 +114,16 @@ def wait_for(workers: Workers, say: Callable[[str], None]) -> None:
 def _lacking(workers: Workers, have: Sequence[NodeResources], free: Sequence[NodeResources]) -> str:
     """Why the least ``workers`` have no room on the nodes; empty where they have."""
     fit = fitting(free, workers.each)
-    if fit >= workers.least:
+    if fit >= workers.min_count:
         return ""
     parts = []
     for kind, need in workers.each.items():
-        count, total = need * workers.least, _total(kind, have)
+        count, total = need * workers.min_count, _total(kind, have)
         if total < count:
             parts.append(f"the cluster to grow: {count - total} {kind} more")
         elif total - (taken := _taken(kind, have, free)) < count:
             parts.append(f"{count} {kind}: other work holds {taken} of the cluster's {total}")
-    return "; ".join(parts) or f"nodes with room for {workers}: {fit} of {workers.least} fit"
+    return "; ".join(parts) or f"nodes with room for {workers}: {fit} of {workers.min_count} fit"
 
 
 def _total(kind: str, nodes: Iterable[NodeResources]) -> int:

@@ -59,7 +59,7 @@ class Workers:
         return self.precision
 
     @property
-    def least(self) -> int:
+    def min_count(self) -> int:
         """How many there must be for a training to start."""
         return self.span[0] if self.span else self.count
 

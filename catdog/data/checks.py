@@ -10,7 +10,7 @@ import pyarrow as pa
 from catdog.config import DataSettings
 from catdog.data import sources
 from catdog.data.labels import CLASSES
-from catdog.data.verdicts import EXAMPLES, Account
+from catdog.data.verdicts import EXAMPLES, FileOutcomes
 from catdog.errors import UserError
 from catdog.storage import Location
 
@@ -65,7 +65,7 @@ class Outcome:
     splits: dict[str, dict[str, int]]
 
     @classmethod
-    def of(cls, account: Account) -> Outcome:
+    def of(cls, account: FileOutcomes) -> Outcome:
         kept = {name: int((account.kept & (account.labels == i)).sum()) for i, name in _NUMBERED}
         files, rejected = len(account.labels), account.rejected()
         return cls(files, rejected, account.examples(), kept, account.splits())

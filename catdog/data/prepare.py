@@ -30,14 +30,14 @@ import simplejpeg
 
 from catdog.config import DataSettings, digest
 from catdog.data import sample, sources
-from catdog.data.attempts import Attempt
 from catdog.data.checks import Outcome, check_classes, check_outcome, check_room, room
 from catdog.data.graph import Progress, full_disk_told, pixel_digests, run
 from catdog.data.inspection import THUMBNAILS, Plan
 from catdog.data.shards import Rows, open_rows, read_rows
 from catdog.data.splits import Split, split_photos
+from catdog.data.staging import StagingFolder
 from catdog.data.unpacking import unpacked
-from catdog.data.verdicts import Account, account_of, photos_table, rejected_table
+from catdog.data.verdicts import FileOutcomes, account_of, photos_table, rejected_table
 from catdog.storage import Location
 from catdog.storage.retrying import retried
 
@@ -161,7 +161,7 @@ def prepare(
             on_progress(done.manifest["files"], done.manifest["files"])
         return done
     check_room(listing, settings, storage)
-    with Attempt(storage / "datasets", fingerprint, owner) as attempt:
+    with StagingFolder(storage / "datasets", fingerprint, owner) as attempt:
         listing = unpacked(listing, attempt.scratch)
         plan = Plan(
             listing.bases,
@@ -232,7 +232,7 @@ def fingerprint_of(listing: sources.Listing, settings: DataSettings) -> str:
     )
 
 
-def _manifest(account: Account, plan: Plan) -> dict[str, Any]:
+def _manifest(account: FileOutcomes, plan: Plan) -> dict[str, Any]:
     written = account.verdicts["shard"][account.verdicts["shard"] >= 0]
     shards = []
     for number, rows in zip(
@@ -253,7 +253,7 @@ def _manifest(account: Account, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _write_tables(account: Account, plan: Plan, root: Location) -> None:
+def _write_tables(account: FileOutcomes, plan: Plan, root: Location) -> None:
     import pyarrow.parquet as pq
 
     thumbnails = _thumbnails(account, plan)
@@ -266,7 +266,7 @@ def _write_tables(account: Account, plan: Plan, root: Location) -> None:
         (root / name).write_bytes(sink.getvalue().to_pybytes())
 
 
-def _thumbnails(account: Account, plan: Plan) -> dict[int, bytes]:
+def _thumbnails(account: FileOutcomes, plan: Plan) -> dict[int, bytes]:
     """Pictures of duplicates and conflicts, from the pixels that were written."""
     of, places = account.verdicts, defaultdict(list)
     for reason in ("label_conflict", "duplicate"):

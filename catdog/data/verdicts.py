@@ -29,7 +29,7 @@ SplitRule = Callable[[NDArray[np.int8], NDArray[np.uint64]], NDArray[np.int8]]
 
 
 @dataclass
-class Account:
+class FileOutcomes:
     """What became of every file. Arrays have one value a file, in the listing's order."""
 
     verdicts: dict[str, NDArray[Any]]
@@ -96,7 +96,7 @@ class Account:
 
 def account_of(
     verdicts: pa.Table, files: pa.Table, digests: PixelDigests, rule: SplitRule
-) -> Account:
+) -> FileOutcomes:
     """Settle what only the whole set can tell.
 
     Args:
@@ -108,7 +108,7 @@ def account_of(
     ordered = verdicts.sort_by("index")
     arrays = {name: _array(ordered.column(name)) for name in ordered.column_names}
     count = len(files)
-    account = Account(
+    account = FileOutcomes(
         verdicts=arrays,
         labels=files.column("label").to_numpy(),
         uris=np.array(files.column("uri").to_pylist(), dtype=object),
@@ -130,7 +130,7 @@ def _array(column: pa.ChunkedArray) -> NDArray[Any]:
     return array
 
 
-def _reject_equal(account: Account, digests: PixelDigests) -> None:
+def _reject_equal(account: FileOutcomes, digests: PixelDigests) -> None:
     """Of equal pictures the first by path stays; if they are called cat and dog, none does."""
     arrays = account.verdicts
     photos = np.flatnonzero(account.kept)
@@ -173,7 +173,7 @@ def _equal_groups(
     return np.array([numbers.setdefault(keys.get(f, f), len(numbers)) for f in files], np.int64)
 
 
-def _hold_back(account: Account) -> None:
+def _hold_back(account: FileOutcomes) -> None:
     """Mark near-duplicates, and hold back those of train and val that nearly equal a test photo.
 
     Equal hashes are in one split; what matters are hashes that nearly meet across splits.
@@ -200,7 +200,7 @@ def _hold_back(account: Account) -> None:
     account.near[photos] = np.where(partner >= 0, partner, account.near[photos])
 
 
-def photos_table(account: Account) -> pa.Table:
+def photos_table(account: FileOutcomes) -> pa.Table:
     """``photos.parquet``: one row for each kept photo."""
     places = np.flatnonzero(account.kept)
     of = {name: values[places] for name, values in account.verdicts.items()}
@@ -226,7 +226,7 @@ def photos_table(account: Account) -> pa.Table:
     )
 
 
-def rejected_table(account: Account, thumbnails: dict[int, bytes], most: int) -> pa.Table:
+def rejected_table(account: FileOutcomes, thumbnails: dict[int, bytes], most: int) -> pa.Table:
     """``rejected.parquet``: one row for each rejected file, at most ``most`` pictures a reason."""
     places = np.flatnonzero(~account.kept)
     reasons = account.verdicts["reason"][places]

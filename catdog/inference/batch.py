@@ -30,8 +30,8 @@ from catdog.data.inspection import contents, judge_unlabelled
 from catdog.data.sources import Listing
 from catdog.data.unpacking import unpacked
 from catdog.errors import UserError
-from catdog.inference.answers import answers
 from catdog.inference.finished import FinishedModel
+from catdog.inference.predictions import answers
 from catdog.models.saving import load_keras, logits_of
 from catdog.storage import Location
 
@@ -77,7 +77,7 @@ def predict_files(
     pool: Pool,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> pd.DataFrame:
-    """A row of :data:`catdog.inference.answers.COLUMNS` for every file, sorted by path.
+    """A row of :data:`catdog.inference.predictions.COLUMNS` for every file, sorted by path.
 
     Ray must be initialised. Raises what unpacking an archive raises.
     """

@@ -39,13 +39,13 @@ class Architecture:
 
     Attributes:
         image_size: side of the prepared squares in pixels, the model's input.
-        look_size: side at which the network looks; smaller than ``image_size`` shrinks first.
+        model_image_size: side that the network sees; smaller than ``image_size`` shrinks first.
         early: the network ends after its first blocks, as random weights tell nothing further up.
     """
 
     name: ModelName
     image_size: int
-    look_size: int
+    model_image_size: int
     scale: InputScale
     dropout: float
     early: bool = False
@@ -59,11 +59,11 @@ def build(architecture: Architecture) -> keras.Model:
     pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
     factor, offset = SCALES[architecture.scale]
     x = keras.layers.Rescaling(factor, offset, name="scaling")(pixels)
-    if architecture.look_size != size:
+    if architecture.model_image_size != size:
         # The operation, not layers.Resizing: that layer's call defaults to training=True, and in
         # Keras 3.15 the default spreads to every layer after it, so that a plain model(x) would
         # run batch normalisation in training mode (seen: its moving statistics changed).
-        side = architecture.look_size
+        side = architecture.model_image_size
         x = keras.ops.image.resize(x, (side, side), antialias=True)
     body = _base_cnn if architecture.name == "base_cnn" else _backbone
     x = body(architecture, x)

@@ -142,7 +142,7 @@ def _until_photos(
     run.update(hardware=describe_hardware(Resources.now()))  # with what has joined
     size = concurrent_groups(workers, Resources.now()) if config.sweep.trials else 1
     pool = WorkerPool(
-        workers, run.root / "ray", session.narrator, size=size, xla=config.compute.xla
+        workers, run.root / "ray", session.event_log, size=size, xla=config.compute.xla
     )
     with pool:
         yield Work(config, run, session, workers, pool), dataset, weights
@@ -300,7 +300,7 @@ def _train_one(work: Work, plan: Plan, job: TrainingJob) -> None:
         wait_for(work.workers, console.say)  # other work may have taken what was given back
     console.doing(f"training of {job.title}")
     facts = train_in(work.pool, [job])[0]
-    work.session.narrator.record_epochs(job.title, job.settings.epochs, facts["history"])
+    work.session.event_log.record_epochs(job.title, job.settings.epochs, facts["history"])
     folder = work.run.training(job.training)
     predicted = folder / "predicted.json"
     if predicted.exists() and predicted.read_json() == facts:

@@ -52,7 +52,7 @@ class Plan:
         return Architecture(
             name=name,
             image_size=self.config.data.image_size,
-            look_size=self.config.image_size_of(name),
+            model_image_size=self.config.image_size_of(name),
             scale=self.config.weights_of(name).scale,
             dropout=self.settings(name).dropout if dropout is None else dropout,
             early=name in self.weights and self.weights[name].is_random,

@@ -28,7 +28,7 @@ def write_model_files(plan: Plan, job: TrainingJob, facts: dict[str, Any]) -> No
         "weights_hash": weights.hash if weights else None,
         "input_scale": job.architecture.scale,
         "parameters": facts["parameters"],
-        "image_size": job.architecture.look_size,
+        "image_size": job.architecture.model_image_size,
         "precision": facts["precision"],
         "reproducible": facts.get("reproducible"),
         "varies": facts.get("varies"),

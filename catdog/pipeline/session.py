@@ -15,7 +15,7 @@ from typing import Any
 from catdog import console
 from catdog.config import Config
 from catdog.console import given
-from catdog.pipeline.narration import Narrator
+from catdog.pipeline.event_log import EventLog
 from catdog.redact import without_secrets
 from catdog.runs import Events, RunDirectory, asked, now
 
@@ -26,7 +26,7 @@ class Session:
 
     run: RunDirectory
     events: Events
-    narrator: Narrator
+    event_log: EventLog
     seconds_before: float = 0.0
     started_at: str = field(default_factory=now)
     started: float = field(default_factory=time.monotonic)
@@ -37,12 +37,12 @@ class Session:
         """A session on ``run``; an exception ends it as failed and goes on upwards."""
         record = run.claim(config)
         events = Events.open(run)
-        session = cls(run, events, Narrator(events))
+        session = cls(run, events, EventLog(events))
         session._begin(config, record, versions)
         try:
             yield session
         except BaseException as error:
-            session.narrator.close()
+            session.event_log.close()
             # A disk that is full is perhaps why; the next session counts this one as killed.
             with suppress(OSError):
                 session._end("failed", str(error) or type(error).__name__)

@@ -18,7 +18,7 @@ from catdog.pipeline.planning import Plan
 from catdog.pipeline.session import Session
 from catdog.training.pool import WorkerPool
 from catdog.transfer.features import LEARNT
-from catdog.transfer.trials import Ledger
+from catdog.transfer.trials import TrialStore
 
 
 def concurrent_groups(workers: Workers, resources: Resources) -> int:
@@ -39,47 +39,51 @@ def choose(
         UserError: a head is to be swept and there are no pretrained weights.
         RunFailed: no trial came to a result.
     """
-    ledger = _ledger(plan, name)
+    trial_store = _ledger(plan, name)
     stage = "the head" if plan.config.sweep.stage == "head" else "fine-tuning"
-    count = f"{len(ledger.ids)} trials of {stage} of {name}, {ledger.search.method} search"
+    count = (
+        f"{len(trial_store.ids)} trials of {stage} of {name}, {trial_store.search.method} search"
+    )
     session.stage("sweep", count)
-    if ledger.search.method == "grid" and ledger.search.grid_size > len(ledger.ids):
-        console.say(f"{len(ledger.ids)} of the grid's {ledger.search.grid_size} points, at random")
+    if trial_store.search.method == "grid" and trial_store.search.grid_size > len(trial_store.ids):
+        console.say(
+            f"{len(trial_store.ids)} of the grid's {trial_store.search.grid_size} points, at random"
+        )
     started = time.monotonic()
     try:
         if plan.config.sweep.stage == "head":
-            _sweep_head(pool, plan, name, ledger, session, resources)
+            _sweep_head(pool, plan, name, trial_store, session, resources)
         else:
-            _sweep_fine_tuning(pool, plan, name, ledger, session)
+            _sweep_fine_tuning(pool, plan, name, trial_store, session)
     except BaseException:
         # Ctrl-C ends the sweep with what there is.
         with suppress(RunFailed):
-            _conclude(plan, name, ledger, session, time.monotonic() - started)
+            _conclude(plan, name, trial_store, session, time.monotonic() - started)
         raise
-    return _conclude(plan, name, ledger, session, time.monotonic() - started)
+    return _conclude(plan, name, trial_store, session, time.monotonic() - started)
 
 
-def _ledger(plan: Plan, name: ModelName) -> Ledger:
+def _ledger(plan: Plan, name: ModelName) -> TrialStore:
     settings = plan.config.sweep
     if settings.stage == "head" and name not in plan.weights:
         raise UserError(
             f"a sweep of the head needs pretrained weights for {name}: give "
             f"--weights-for {name}=PATH,scale=0..1, or --stage finetune"
         )
-    return Ledger(plan.run.sweep(name), plan.search(name), settings.trials)
+    return TrialStore(plan.run.sweep(name), plan.search(name), settings.trials)
 
 
 def _sweep_head(
     pool: WorkerPool,
     plan: Plan,
     name: ModelName,
-    ledger: Ledger,
+    trial_store: TrialStore,
     session: Session,
     resources: Resources,
 ) -> None:
     from catdog.transfer.head_sweep import HeadTask, sweep_heads
 
-    if not ledger.missing():
+    if not trial_store.missing():
         return
     features = features_of(pool, plan, name, [POOLED], LEARNT)[POOLED]
 
@@ -90,36 +94,38 @@ def _sweep_head(
 
     task = HeadTask(features, settings_of, plan.config.batch_size, plan.config.seed)
     pool.rest()  # the trials are actors with a core each
-    sweep_heads(task, ledger, resources.cpus, session.narrator.trial_ended)
+    sweep_heads(task, trial_store, resources.cpus, session.event_log.trial_ended)
 
 
 def _sweep_fine_tuning(
-    pool: WorkerPool, plan: Plan, name: ModelName, ledger: Ledger, session: Session
+    pool: WorkerPool, plan: Plan, name: ModelName, trial_store: TrialStore, session: Session
 ) -> None:
     from catdog.transfer.sweep import sweep_fine_tuning
 
-    if not ledger.missing():
+    if not trial_store.missing():
         return
-    points = ledger.search.choices(("unfrozen_blocks", "augmentation_strength"), ledger.trials)
+    points = trial_store.search.choices(
+        ("unfrozen_blocks", "augmentation_strength"), trial_store.trials
+    )
     tried = [plan.tried(name, point) for point in points]
     features = kept_features(pool, plan, name, tried)
     sweep_fine_tuning(
         lambda point, output: plan.trial(name, features, point, output),
-        ledger,
+        trial_store,
         plan.config.sweep,
         pool,
-        session.narrator.trial,
+        session.event_log.trial,
     )
 
 
 def _conclude(
-    plan: Plan, name: ModelName, ledger: Ledger, session: Session, seconds: float
+    plan: Plan, name: ModelName, trial_store: TrialStore, session: Session, seconds: float
 ) -> Plan:
-    outcome = ledger.summarise(seconds)
-    session.narrator.ranking(outcome["trials"])
+    outcome = trial_store.summarise(seconds)
+    session.event_log.ranking(outcome["trials"])
     session.events.add("sweep", model=name, best=outcome["best"], seconds=outcome["seconds"])
     chosen = replace(plan, best=outcome["best"]["config"], swept=name)
-    (ledger.folder / "best.yaml").write_text(_chosen_config(chosen, name).to_yaml())
+    (trial_store.folder / "best.yaml").write_text(_chosen_config(chosen, name).to_yaml())
     return chosen
 
 

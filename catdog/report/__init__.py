@@ -29,9 +29,9 @@ def build(run_dirs: Sequence[Location], *, price_per_hour: float | None = None) 
     """
     from catdog.report import contract, render, views
     from catdog.report.card import card
+    from catdog.report.conclusion import judge
     from catdog.report.load import load
     from catdog.report.results import assemble
-    from catdog.report.verdict import judge
 
     report = assemble([load(root) for root in run_dirs], price_per_hour)
     verdict = judge(report)

@@ -13,15 +13,15 @@ from typing import Any
 from catdog.config import digest
 from catdog.evaluation.intervals import Spread
 from catdog.evaluation.metrics import Evaluation
+from catdog.report.conclusion import Conclusion
 from catdog.report.load import Run, Tree
 from catdog.report.results import Ensemble, ModelResult, Pair, Report
-from catdog.report.verdict import Verdict
 
 SCHEMA_VERSION = 1
 HISTORY_KEYS = ("phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy")
 
 
-def document(report: Report, verdict: Verdict) -> Tree:
+def document(report: Report, verdict: Conclusion) -> Tree:
     """The whole of ``report.json``: the first run as the contract says, others beside it."""
     best = report.best
     tree: Tree = {

@@ -26,7 +26,7 @@ class Rejected:
 
 
 @dataclass(frozen=True)
-class Double:
+class NearDuplicate:
     """A photo nearly equal to another; ``conflict`` says that their labels differ."""
 
     name: str
@@ -55,7 +55,7 @@ class Quality:
     pictures: tuple[Rejected, ...]
     others: tuple[Rejected, ...]
     rejected: int
-    doubles: tuple[Double, ...]
+    doubles: tuple[NearDuplicate, ...]
     doubled: int
     conflicts: int
     flags: dict[str, int]
@@ -115,14 +115,14 @@ def _short(detail: str) -> str:
     return visible(re.sub(r"(?:[a-z0-9]+:/)?/\S*/(?=\S)", "", detail))[:160]
 
 
-def _doubles(photos: pd.DataFrame) -> list[Double]:
+def _doubles(photos: pd.DataFrame) -> list[NearDuplicate]:
     """Near duplicates, those with contradicting labels first."""
     if not {"near_duplicate_of", "label"} <= set(photos):
         return []
     labels = dict(zip(photos["uri"], photos["label"], strict=True))
     rows = photos[photos["near_duplicate_of"].notna() & (photos["near_duplicate_of"] != "")]
     found = [
-        Double(
+        NearDuplicate(
             name=file_name(str(row["uri"])),
             label=_class(row["label"]),
             other=file_name(str(row["near_duplicate_of"])),

@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from catdog.report import charts
+from catdog.report.conclusion import Conclusion, name_of
 from catdog.report.facts import origin_words, repeat_rows, weights_words
 from catdog.report.load import Run, Tree
 from catdog.report.photos import confident_mistakes, missed_by_all, most_uncertain
@@ -16,11 +17,10 @@ from catdog.report.results import ModelResult, Report
 from catdog.report.slices import Cell, dimensions
 from catdog.report.svg import series, strip, swatch
 from catdog.report.sweeps import sweep_view
-from catdog.report.verdict import Verdict, name_of
 from catdog.report.wording import listed, plural, visible
 
 
-def context(report: Report, verdict: Verdict) -> dict[str, Any]:
+def context(report: Report, verdict: Conclusion) -> dict[str, Any]:
     """Everything that the templates name."""
     styles = {model.key: index for index, model in enumerate(report.models)}
     ready = report.evaluated

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from catdog.console import plural
 
 
-class Taken(NamedTuple):
+class AssignedTask(NamedTuple):
     """A task as a rank gets it; ``followed`` where a trial decides after each epoch."""
 
     ticket: int
@@ -172,7 +172,7 @@ class Board:
 
     # --- for the ranks of a group
 
-    async def take(self, group: int, after: int | None) -> Taken | None:
+    async def take(self, group: int, after: int | None) -> AssignedTask | None:
         """The group's next task, the same for each of its ranks; ``None`` where there is none.
 
         Args:
@@ -197,7 +197,7 @@ class Board:
             ticket = self.assigned.get(group)
         if ticket is None:
             return None
-        return Taken(ticket, self.entries[ticket].task, self.entries[ticket].followed)
+        return AssignedTask(ticket, self.entries[ticket].task, self.entries[ticket].followed)
 
     async def finished(self, ticket: int, rank: int, world_size: int, result: Any) -> None:
         """What a rank's part of a task came to; the task ends with the last of them."""

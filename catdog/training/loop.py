@@ -16,11 +16,11 @@ from catdog.training.building import load_start
 from catdog.training.checkpoints import CheckpointFolder, Position
 from catdog.training.inputs import open_inputs
 from catdog.training.job import TrainingJob
+from catdog.training.model_trainer import ModelTrainer
 from catdog.training.progress import Part, Rank
-from catdog.training.reuse import trainee_for
+from catdog.training.reuse import model_trainer_for
 from catdog.training.step import Sums, averaged_weights
 from catdog.training.tensorboard import write_events
-from catdog.training.trainee import Trainee
 
 
 def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any] | None:
@@ -35,32 +35,32 @@ def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any] | None:
     """
     train_rows, val_rows = open_inputs(job)
     output = Location.of(job.output)
-    trainee = trainee_for(job, rank, train_rows)
+    trainer = model_trainer_for(job, rank, train_rows)
     folder = CheckpointFolder(output / "checkpoints", job.identity, rank.say)
-    progress = trainee.restore(folder.latest())
+    progress = trainer.restore(folder.latest())
 
     def save_part(part: Part, line: str) -> None:
         # Mean of means: what the ranks average at the end of the epoch comes to the same.
-        trainee.step.average_statistics()
+        trainer.step.average_statistics()
         if rank.is_chief:
             position = Position(progress.epoch, part.step)
-            folder.save(position, trainee.checkpoint(replace(progress, part=part), job.identity))
+            folder.save(position, trainer.checkpoint(replace(progress, part=part), job.identity))
             rank.say(f"{line}; {job.name} has a checkpoint at {position}")
 
     while progress.epoch < job.settings.epochs and not progress.exhausted(job.settings.patience):
         epoch = progress.epoch + 1
         part, progress.part = progress.part, Part()
         started = time.monotonic() - part.seconds
-        trained = trainee.train_epoch(train_rows, epoch, part, save_part)
-        trainee.step.average_statistics()
+        trained = trainer.train_epoch(train_rows, epoch, part, save_part)
+        trainer.step.average_statistics()
         train_s = time.monotonic() - started
-        with averaged_weights(trainee.network, trainee.optimizer):
-            trainee.recalibrate(train_rows)
-            validated = trainee.evaluate(val_rows)
-            row = _row(trainee, epoch, trained, validated, train_s)
+        with averaged_weights(trainer.network, trainer.optimizer):
+            trainer.recalibrate(train_rows)
+            validated = trainer.evaluate(val_rows)
+            row = _row(trainer, epoch, trained, validated, train_s)
             best = progress.is_best(row)
             if best and rank.is_chief:
-                folder.save_best(epoch, trainee.network_arrays(), {"row": row})
+                folder.save_best(epoch, trainer.network_arrays(), {"row": row})
         bests = {progress.best_epoch, epoch if best else progress.best_epoch}
         progress.epoch = epoch
         progress.best_epoch = epoch if best else progress.best_epoch
@@ -70,16 +70,16 @@ def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any] | None:
         if rank.is_chief:
             # Before the checkpoint: what is lost between the two is trained, and written, again.
             write_events(output, row, rank.say)
-            folder.save(Position(epoch), trainee.checkpoint(progress, job.identity))
+            folder.save(Position(epoch), trainer.checkpoint(progress, job.identity))
             # Of this checkpoint and of the one before, should this turn out to be damaged.
             folder.keep_best(bests)
             rank.tell({"kind": "epoch", "model": job.title, "epochs": job.settings.epochs, **row})
         if not rank.report(row | {"model": job.title}):
             return None
 
-    facts = trainee.facts(progress)
+    facts = trainer.facts(progress)
     if rank.is_chief and job.keep_model:
-        facts["file_bytes"] = trainee.write_result(folder, progress.best_epoch)
+        facts["file_bytes"] = trainer.write_result(folder, progress.best_epoch)
     return facts
 
 
@@ -107,16 +107,16 @@ def save_probe(job: TrainingJob, rank: Rank) -> dict[str, Any]:
 
 
 def _row(
-    trainee: Trainee, epoch: int, trained: Sums, validated: Sums, train_s: float
+    trainer: ModelTrainer, epoch: int, trained: Sums, validated: Sums, train_s: float
 ) -> dict[str, Any]:
     """An epoch of the history."""
     return {
-        "phase": trainee.job.phase,
+        "phase": trainer.job.phase,
         "epoch": epoch,
         "loss": trained.mean_loss,
         "accuracy": trained.accuracy,
         "val_loss": validated.mean_loss,
         "val_accuracy": validated.accuracy,
         "images_per_second": trained.rows / train_s,
-        "learning_rate": trainee.schedule.at((epoch - 1) * trainee.steps_per_epoch),
+        "learning_rate": trainer.schedule.at((epoch - 1) * trainer.steps_per_epoch),
     }

@@ -53,7 +53,7 @@ class WorkerPool:
     Attributes:
         folder: for Ray Train's own files.
         on_message: called in the driver, in one thread, with what rank 0 tells: dicts with a
-            ``kind``, see :class:`catdog.pipeline.narration.Narrator`.
+            ``kind``, see :class:`catdog.pipeline.event_log.EventLog`.
         elastic: train with as many workers of ``workers.span`` as the cluster has, nodes that are
             lost and nodes that join included.
         xla: compile with XLA, which is decided when a process starts.
@@ -167,7 +167,7 @@ class WorkerPool:
         def tell(message: dict[str, Any]) -> None:
             ray.get(self.board.tell.remote(message))
 
-        watch = NodeWatch(self.workers.each, self.workers.least, tell)
+        watch = NodeWatch(self.workers.each, self.workers.min_count, tell)
         if group == 0:  # one is enough
             watch.start()
         try:

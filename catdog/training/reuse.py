@@ -11,40 +11,40 @@ from numpy.typing import NDArray
 from catdog.data.shards import Rows
 from catdog.training.job import TrainingJob
 from catdog.training.knobs import traced_alike
+from catdog.training.model_trainer import ModelTrainer
 from catdog.training.optimization import RateSchedule
 from catdog.training.progress import Rank
-from catdog.training.trainee import Trainee
 
 
-class Kept(NamedTuple):
+class LastTrial(NamedTuple):
     """The last trial of this process: what it was traced for, and the arrays it began with."""
 
     alike: Any
-    trainee: Trainee
+    trainer: ModelTrainer
     start: list[NDArray[Any]]
 
 
-def trainee_for(job: TrainingJob, rank: Rank, rows: Rows) -> Trainee:
+def model_trainer_for(job: TrainingJob, rank: Rank, rows: Rows) -> ModelTrainer:
     """A new one, or the last one of this process where its traces serve; collective."""
     alike = (traced_alike(job), keras.config.dtype_policy().name)
-    kept: Kept | None = rank.kept.pop("trainee", None)
+    kept: LastTrial | None = rank.kept.pop("model_trainer", None)
     if kept is not None and kept.alike == alike:
-        trainee = _begun_again(kept, job, rank)
+        trainer = _begun_again(kept, job, rank)
     else:
         del kept  # before another takes as much memory
         keras.backend.clear_session()
         keras.config.set_dtype_policy(alike[1])  # it forgets the policy too
-        trainee = Trainee.build(job, rank, rows)
+        trainer = ModelTrainer.build(job, rank, rows)
         if job.keep_model:  # no trial, which another may follow
-            return trainee
-        kept = Kept(alike, trainee, [variable.numpy() for variable in trainee.variables])
-    rank.kept["trainee"] = kept
-    return trainee
+            return trainer
+        kept = LastTrial(alike, trainer, [variable.numpy() for variable in trainer.variables])
+    rank.kept["model_trainer"] = kept
+    return trainer
 
 
-def _begun_again(kept: Kept, job: TrainingJob, rank: Rank) -> Trainee:
+def _begun_again(kept: LastTrial, job: TrainingJob, rank: Rank) -> ModelTrainer:
     """For another ``job`` of the same shape: its variables as they were, its numbers new."""
-    before = kept.trainee
+    before = kept.trainer
     for variable, value in zip(before.variables, kept.start, strict=True):
         variable.assign(value)
     before.knobs.turn(job)

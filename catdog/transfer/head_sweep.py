@@ -16,7 +16,7 @@ from catdog.errors import RunFailed
 from catdog.transfer.features import FeatureSet
 from catdog.transfer.head import HeadData, train_head
 from catdog.transfer.search import Point
-from catdog.transfer.trials import Ledger, OnRecord
+from catdog.transfer.trials import OnRecord, TrialStore
 
 #: An actor that does not start within so long has no core to start on; the others do without.
 START_S = 60.0
@@ -37,26 +37,26 @@ class HeadTask:
     seed: int
 
 
-def sweep_heads(task: HeadTask, ledger: Ledger, actors: int, on_record: OnRecord) -> None:
-    """Run what is missing of the ledger's trials on ``actors`` actors.
+def sweep_heads(task: HeadTask, trial_store: TrialStore, actors: int, on_record: OnRecord) -> None:
+    """Run what is missing of the sweep's trials on ``actors`` actors.
 
     ``on_record`` is called with the record of every trial that ends.
 
     Raises:
         RunFailed: no actor can be started.
     """
-    waiting = ledger.missing()
+    waiting = trial_store.missing()
     pool = _Pool(task.features, min(actors, len(waiting)))
     try:
         while waiting or pool.running:
             while waiting and pool.has_room:
                 key = waiting.pop(0)
-                point = ledger.point(key)
+                point = trial_store.point(key)
                 pool.start(key, point, task.settings_of(point), task.batch_size, task.seed)
             trial, rows, error = pool.next_end()
             status = "failed" if error else "finished"
             seconds = time.monotonic() - trial.started
-            on_record(ledger.close(trial.key, trial.point, rows, seconds, status, error))
+            on_record(trial_store.close(trial.key, trial.point, rows, seconds, status, error))
     finally:
         pool.close()
 

@@ -29,7 +29,13 @@ def draw(
     pool: Runner, dataset: PreparedSet, architecture: Architecture, seed: int, storage: Location
 ) -> Weights:
     """Random weights for ``architecture``, drawn once and kept in storage."""
-    known = [architecture.name, architecture.look_size, architecture.scale, seed, dataset.identity]
+    known = [
+        architecture.name,
+        architecture.model_image_size,
+        architecture.scale,
+        seed,
+        dataset.identity,
+    ]
     target = storage / "weights" / f"{architecture.name}-random-{digest(known)}.npz"
     if not target.exists():
         content = pool.run([DrawTask(dataset.root.uri, architecture, seed)])[0][0]
@@ -67,5 +73,5 @@ class DrawTask:
 
     def _pixels(self) -> Any:
         rows = open_dataset(self.dataset).rows("train")
-        count = max(32, round(PHOTOS_AT_96 * (96 / self.architecture.look_size) ** 2))
+        count = max(32, round(PHOTOS_AT_96 * (96 / self.architecture.model_image_size) ** 2))
         return rows.gather(np.arange(min(count, len(rows))))

@@ -21,7 +21,7 @@ from catdog.training.job import DONE, TrainingJob
 from catdog.training.on_worker import TrainTask
 from catdog.training.pool import WorkerPool
 from catdog.transfer.search import Point
-from catdog.transfer.trials import Ledger
+from catdog.transfer.trials import TrialStore
 
 #: What a trial holds beside its workers. Not a CPU: on two cores that would starve the workers it
 #: waits for; and not nothing, which Tune refuses.
@@ -35,19 +35,19 @@ JobOf = Callable[[Point, Location], TrainingJob]
 
 def sweep_fine_tuning(
     job_of: JobOf,
-    ledger: Ledger,
+    trial_store: TrialStore,
     settings: SweepSettings,
     pool: WorkerPool,
     on_result: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Run what is missing of the ledger's trials, as many at once as ``pool`` has groups.
+    """Run what is missing of the sweep's trials, as many at once as ``pool`` has groups.
 
     ``on_result`` gets a dict for every epoch of every trial: id, config and the epoch's row.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, at once; Tune's own handler would wait for all trials to save.
     """
-    missing = ledger.missing()
+    missing = trial_store.missing()
     if not missing:
         return
     from ray import tune
@@ -56,7 +56,7 @@ def sweep_fine_tuning(
     board, workers = pool.board, pool.workers
 
     def run_trial(config: dict[str, Any]) -> None:
-        job = job_of(config["point"], ledger.output(config["trial"]))
+        job = job_of(config["point"], trial_store.output(config["trial"]))
         _run_trial(TrainTask(job, workers.precision_of(job.name)), board)
 
     # Tune's own means to go on, which nobody uses, with whatever key the storage has in its URI:
@@ -67,7 +67,7 @@ def sweep_fine_tuning(
             tune_config=tune.TuneConfig(
                 metric=METRIC,
                 mode="max",
-                search_alg=_proposer(ledger, missing),
+                search_alg=_proposer(trial_store, missing),
                 num_samples=len(missing),
                 scheduler=_halving(settings),
                 max_concurrent_trials=pool.size,
@@ -75,7 +75,7 @@ def sweep_fine_tuning(
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=place,
-                callbacks=[_recorder(ledger, job_of, board, on_result)],
+                callbacks=[_recorder(trial_store, job_of, board, on_result)],
                 # For a trial's own process, which may be on the lost node.
                 failure_config=tune.FailureConfig(max_failures=1),
                 verbose=0,
@@ -103,7 +103,7 @@ def _halving(settings: SweepSettings) -> Any:
     )
 
 
-def _proposer(ledger: Ledger, keys: list[str]) -> Any:
+def _proposer(trial_store: TrialStore, keys: list[str]) -> Any:
     """Gives Tune the points of trials ``keys`` when it has room, so that TPE can learn."""
     from ray.tune.search import Searcher
 
@@ -116,18 +116,18 @@ def _proposer(ledger: Ledger, keys: list[str]) -> Any:
             if not self.waiting:
                 return str(Searcher.FINISHED)
             key = self.waiting.pop(0)
-            return {"trial": key, "point": ledger.point(key)}
+            return {"trial": key, "point": trial_store.point(key)}
 
         def on_trial_complete(
             self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
         ) -> None:
-            """The ledger holds the outcome."""
+            """The trial_store holds the outcome."""
 
         def save(self, checkpoint_path: str) -> None:
-            """The ledger is the state."""
+            """The trial_store is the state."""
 
         def restore(self, checkpoint_path: str) -> None:
-            """The ledger is the state."""
+            """The trial_store is the state."""
 
     return Proposer()
 
@@ -153,7 +153,7 @@ def _run_trial(task: TrainTask, board: Any) -> None:
 
 
 def _recorder(
-    ledger: Ledger, job_of: JobOf, board: Any, on_result: Callable[[dict[str, Any]], None]
+    trial_store: TrialStore, job_of: JobOf, board: Any, on_result: Callable[[dict[str, Any]], None]
 ) -> Any:
     """Writes each trial's record at its end and frees the worker group of one that was stopped."""
     import ray
@@ -180,19 +180,19 @@ def _recorder(
         def _close(self, trial: Any, status: str, error: str | None) -> None:
             key, point = trial.config["trial"], trial.config["point"]
             seconds = float((trial.last_result or {}).get("time_total_s", 0.0))
-            done = ledger.output(key) / DONE
+            done = trial_store.output(key) / DONE
             if status != "failed" and done.exists():
                 rows, status = done.read_json()["history"], "finished"
             else:
                 rows = self._rows(key, point)
-            ledger.close(key, point, rows, seconds, status, error)
+            trial_store.close(key, point, rows, seconds, status, error)
             # The record is what counts; the weights of a trial are not used again.
-            (ledger.output(key) / "checkpoints").delete_tree()
-            ray.get(board.stop.remote(ledger.output(key).uri))
+            (trial_store.output(key) / "checkpoints").delete_tree()
+            ray.get(board.stop.remote(trial_store.output(key).uri))
 
         def _rows(self, key: str, point: Point) -> list[dict[str, Any]]:
             """Each epoch once: those of earlier sessions, and a lost report's, as kept."""
-            output = ledger.output(key)
+            output = trial_store.output(key)
             identity = job_of(point, output).identity
             kept = CheckpointFolder(output / "checkpoints", identity, lambda _: None).latest()
             rows = [*(kept.meta["history"] if kept else ()), *self.heard.get(key, ())]

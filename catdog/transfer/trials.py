@@ -24,7 +24,7 @@ OnRecord = Callable[[Record], None]
 
 
 @dataclass(frozen=True)
-class Ledger:
+class TrialStore:
     """The trials of one sweep: what each tries, and the records of those that have ended."""
 
     folder: Location

@@ -241,13 +241,13 @@ from catdog.training.pool import WorkerPool
 from catdog.cluster.workers import Workers
 from catdog.transfer.search import Search, with_point
 from catdog.transfer.sweep import sweep_fine_tuning
-from catdog.transfer.trials import Ledger
+from catdog.transfer.trials import TrialStore
 
 folder = Location.of(sys.argv[1])
 base = ScratchSettings(epochs=8, learning_rate=1e-4)
 swept = SweepSettings(epochs=8, grace_epochs=8, weight_decay=(1e-4, 1e-3))
 first = {name: getattr(base, name) for name in ("learning_rate", "dropout", "weight_decay")}
-ledger = Ledger(folder / "sweep", Search.of(swept, first, 0), 3)
+trial_store = TrialStore(folder / "sweep", Search.of(swept, first, 0), 3)
 
 def job(point, output):
     return TrainingJob(
@@ -262,8 +262,8 @@ def tell(result):
 with connected():
     workers = Workers(count=1, cpus=1, use_gpu=False, precision="float32")
     with WorkerPool(workers, folder / "ray", lambda message: None, size=3) as pool:
-        sweep_fine_tuning(job, ledger, swept, pool, tell)
-ledger.summarise(0.0)
+        sweep_fine_tuning(job, trial_store, swept, pool, tell)
+trial_store.summarise(0.0)
 """
 
 

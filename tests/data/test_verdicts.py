@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from catdog.data import sources
 from catdog.data.inspection import VERDICTS
-from catdog.data.verdicts import Account, account_of, photos_table, rejected_table
+from catdog.data.verdicts import FileOutcomes, account_of, photos_table, rejected_table
 
 SPLIT = {"train": 0, "val": 1, "test": 2}
 #: The hash of a file that names none.
 OWN = 0x0F0F33CC55AA1177
 
 
-def account(rows: list[dict[str, Any]], asked: list[int] | None = None) -> Account:
+def account(rows: list[dict[str, Any]], asked: list[int] | None = None) -> FileOutcomes:
     """An account of files a, b, c, … whose verdicts arrive in reverse."""
     files = {name: [] for name in sources.FILES.names}
     verdicts: dict[str, list[Any]] = {name: [] for name in VERDICTS.names}
@@ -56,7 +56,7 @@ def hash_of(index: int, row: dict[str, Any]) -> int:
     return int(row.get("hash", (index + 1) * OWN % 2**64))
 
 
-def reasons(found: Account) -> list[str | None]:
+def reasons(found: FileOutcomes) -> list[str | None]:
     return found.verdicts["reason"].tolist()
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from catdog.data.decoding import Rejected
 from catdog.errors import UserError
-from catdog.inference import answers
+from catdog.inference import predictions
 from catdog.inference.batch import Pool, list_photos, predict_files, predict_here
 from catdog.inference.finished import find_model
 from catdog.storage import Location
@@ -44,7 +44,7 @@ def everything(finished_run: Any) -> pd.DataFrame:
 def test_every_file_has_one_row_in_the_order_of_its_path(
     everything: pd.DataFrame, finished_run: Any
 ) -> None:
-    assert list(everything.columns) == list(answers.COLUMNS)
+    assert list(everything.columns) == list(predictions.COLUMNS)
     assert everything["uri"].tolist() == sorted(str(p) for p in finished_run.photos.iterdir())
 
 
@@ -132,11 +132,11 @@ def test_model_and_photos_may_lie_in_a_bucket(
 
 
 def test_an_answer_is_calibrated_and_its_probability_is_that_of_its_label() -> None:
-    sure = answers.answer(4.0, 2.0)
+    sure = predictions.answer(4.0, 2.0)
     assert sure["label"] == "dog"
     assert sure["probability"] == pytest.approx(1 / (1 + np.exp(-2.0)))
-    assert answers.answer(-4.0, 2.0)["probability"] == pytest.approx(sure["probability"])
-    table = answers.answers(["a", "b"], [Rejected("empty"), None], np.array([-4.0]), 2.0)
+    assert predictions.answer(-4.0, 2.0)["probability"] == pytest.approx(sure["probability"])
+    table = predictions.answers(["a", "b"], [Rejected("empty"), None], np.array([-4.0]), 2.0)
     assert table["label"].tolist()[1] == "cat"
     assert table["reason"].tolist()[0] == "empty"
 

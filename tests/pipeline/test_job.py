@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from catdog.pipeline.narration import Narrator
-from catdog.pipeline.planning import Plan
-from catdog.pipeline.session import Session
-
 from catdog import console
 from catdog.data.prepare import PreparedSet
+from catdog.pipeline.event_log import EventLog
 from catdog.pipeline.job import Work, _train_one, final_job
+from catdog.pipeline.planning import Plan
+from catdog.pipeline.session import Session
 from catdog.presets import sample
 from catdog.runs import Events, RunDirectory
 from catdog.storage import Location
@@ -35,7 +34,7 @@ def test_after_a_report_between_two_models_the_next_training_is_what_is_being_do
     dataset = PreparedSet(Location.of(tmp_path / "set"), manifest)
     plan = Plan(config, run, dataset, "float32", {})
     events = Events(run.root / "events.jsonl")
-    session = Session(run, events, Narrator(events))
+    session = Session(run, events, EventLog(events))
     work = Work(config, run, session, pool.workers, cast(WorkerPool, pool))
 
     session.stage("report", "what there is so far")

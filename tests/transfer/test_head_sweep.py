@@ -21,7 +21,7 @@ from catdog.storage import Location
 from catdog.transfer.features import FeatureSet
 from catdog.transfer.head_sweep import HeadTask, sweep_heads
 from catdog.transfer.search import Search, with_point
-from catdog.transfer.trials import Ledger
+from catdog.transfer.trials import TrialStore
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -40,9 +40,9 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> FeatureSet:
     return FeatureSet(root, {"files": {"train": ["a.arrow"], "val": ["a.arrow"]}, "views": 1})
 
 
-def ledger(folder: Path, trials: int, **changes: Any) -> Ledger:
+def trial_store(folder: Path, trials: int, **changes: Any) -> TrialStore:
     settings = SweepSettings(stage="head", trials=trials, **changes)
-    return Ledger(Location.of(folder), Search.of(settings, DEFAULTS, 0), trials)
+    return TrialStore(Location.of(folder), Search.of(settings, DEFAULTS, 0), trials)
 
 
 def task(features: FeatureSet, epochs: int = 3) -> HeadTask:
@@ -83,7 +83,7 @@ def _above(process: int, parents: dict[int, int]) -> list[int]:
 def test_sixteen_trials_take_seconds_and_are_all_recorded(
     features: FeatureSet, tmp_path: Path
 ) -> None:
-    book = ledger(tmp_path, 16)
+    book = trial_store(tmp_path, 16)
     ended: list[dict[str, Any]] = []
     sweep_heads(task(features), book, 2, ended.append)
     assert sorted(record["id"] for record in ended) == book.ids
@@ -95,7 +95,7 @@ def test_sixteen_trials_take_seconds_and_are_all_recorded(
 def test_a_trial_whose_loss_is_not_finite_is_recorded_and_the_others_go_on(
     features: FeatureSet, tmp_path: Path
 ) -> None:
-    book = ledger(tmp_path, 4, head_learning_rate=(1e38, 1e38))
+    book = trial_store(tmp_path, 4, head_learning_rate=(1e38, 1e38))
     sweep_heads(task(features), book, 1, lambda record: None)
     first, *others = book.records()  # the first is the settings at hand
     assert first["status"] == "finished"
@@ -107,7 +107,7 @@ def test_a_trial_whose_loss_is_not_finite_is_recorded_and_the_others_go_on(
 
 @pytest.mark.timeout(180)
 def test_a_killed_actor_costs_its_trial_alone(features: FeatureSet, tmp_path: Path) -> None:
-    book = ledger(tmp_path, 4)
+    book = trial_store(tmp_path, 4)
     killed: list[int] = []
 
     def kill_one() -> None:
@@ -135,7 +135,7 @@ def test_a_killed_actor_costs_its_trial_alone(features: FeatureSet, tmp_path: Pa
 def test_an_interrupted_sweep_runs_only_what_is_missing(
     features: FeatureSet, tmp_path: Path
 ) -> None:
-    book = ledger(tmp_path, 6)
+    book = trial_store(tmp_path, 6)
 
     def stop_after_two(record: dict[str, Any]) -> None:
         if len(book.records()) == 2:
@@ -156,7 +156,7 @@ def test_an_interrupted_sweep_runs_only_what_is_missing(
 def test_trials_do_not_depend_on_how_many_run_at_once(features: FeatureSet, tmp_path: Path) -> None:
     found = []
     for actors in (1, 2):
-        book = ledger(tmp_path / str(actors), 4)
+        book = trial_store(tmp_path / str(actors), 4)
         sweep_heads(task(features), book, actors, lambda record: None)
         found.append([record["val_loss"] for record in book.records()])
     assert found[0] == found[1]
@@ -166,7 +166,7 @@ def test_features_that_cannot_be_read_are_no_trials_fault(
     features: FeatureSet, tmp_path: Path
 ) -> None:
     lost = FeatureSet(Location.of(tmp_path / "nowhere"), features.manifest)
-    book = ledger(tmp_path, 3)
+    book = trial_store(tmp_path, 3)
     with pytest.raises(RunFailed, match="do not start"):
         sweep_heads(task(lost), book, 1, lambda record: None)
     assert book.missing() == book.ids

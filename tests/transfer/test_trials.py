@@ -12,14 +12,14 @@ from catdog.config.sweep import SweepSettings
 from catdog.errors import RunFailed
 from catdog.storage import Location
 from catdog.transfer.search import Search
-from catdog.transfer.trials import Ledger, ranking
+from catdog.transfer.trials import TrialStore, ranking
 
 DEFAULTS: dict[str, Any] = {"learning_rate": 1e-4, "unfrozen_blocks": 2}
 
 
-def ledger(folder: Path, trials: int = 3, method: Any = "random") -> Ledger:
+def trial_store(folder: Path, trials: int = 3, method: Any = "random") -> TrialStore:
     settings = SweepSettings(search=method, unfrozen_blocks=(1, "all"))
-    return Ledger(Location.of(folder), Search.of(settings, DEFAULTS, 0), trials)
+    return TrialStore(Location.of(folder), Search.of(settings, DEFAULTS, 0), trials)
 
 
 def rows(*accuracies: float) -> list[dict[str, Any]]:
@@ -30,7 +30,7 @@ def rows(*accuracies: float) -> list[dict[str, Any]]:
 
 
 def test_a_record_is_the_best_epoch(tmp_path: Path) -> None:
-    book = ledger(tmp_path)
+    book = trial_store(tmp_path)
     record = book.close("000", book.point("000"), rows(0.6, 0.8, 0.7), 3.0, "finished")
     assert (record["val_accuracy"], record["epochs"]) == (0.8, 3)
     assert record["val_loss"] == pytest.approx(0.2)
@@ -38,7 +38,7 @@ def test_a_record_is_the_best_epoch(tmp_path: Path) -> None:
 
 
 def test_the_ranking_puts_failed_trials_last(tmp_path: Path) -> None:
-    book = ledger(tmp_path)
+    book = trial_store(tmp_path)
     book.close("000", book.point("000"), rows(0.7), 1.0, "stopped")
     book.close("001", book.point("001"), [], 1.0, "failed", "the loss is nan after epoch 1")
     book.close("002", book.point("002"), rows(0.9), 1.0, "finished")
@@ -49,7 +49,7 @@ def test_the_ranking_puts_failed_trials_last(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_failed_after_the_best_epoch_of_all_is_not_chosen(tmp_path: Path) -> None:
-    book = ledger(tmp_path)
+    book = trial_store(tmp_path)
     book.close("000", book.point("000"), rows(0.95), 1.0, "failed", "the loss is nan in epoch 2")
     book.close("001", book.point("001"), rows(0.8), 1.0, "finished")
     book.close("002", book.point("002"), [], 1.0, "stopped")
@@ -58,7 +58,7 @@ def test_a_trial_that_failed_after_the_best_epoch_of_all_is_not_chosen(tmp_path:
 
 
 def test_the_table_is_ranked_and_holds_the_settings(tmp_path: Path) -> None:
-    book = ledger(tmp_path, trials=6)
+    book = trial_store(tmp_path, trials=6)
     for number, key in enumerate(book.ids):
         book.close(key, book.point(key), rows(0.5 + number / 100), 1.0, "finished")
     book.summarise(6.0)
@@ -72,7 +72,7 @@ def test_the_table_is_ranked_and_holds_the_settings(tmp_path: Path) -> None:
 
 def test_a_point_is_decided_once(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
-    book = ledger(tmp_path, trials=8, method="tpe")
+    book = trial_store(tmp_path, trials=8, method="tpe")
     before = book.point("006")
     for key in book.ids[:5]:
         book.close(key, book.point(key), rows(0.5), 1.0, "finished")
@@ -80,7 +80,7 @@ def test_a_point_is_decided_once(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_sweep_is_summarised_as_far_as_it_came(tmp_path: Path) -> None:
-    book = ledger(tmp_path)
+    book = trial_store(tmp_path)
     book.close("000", book.point("000"), rows(0.7), 1.0, "finished")
     assert len(book.summarise(1.0)["trials"]) == 1
     book.close("001", book.point("001"), rows(0.8), 1.0, "finished")
@@ -88,7 +88,7 @@ def test_an_interrupted_sweep_is_summarised_as_far_as_it_came(tmp_path: Path) ->
 
 
 def test_a_sweep_without_any_result_says_why(tmp_path: Path) -> None:
-    book = ledger(tmp_path)
+    book = trial_store(tmp_path)
     book.close("000", book.point("000"), [], 1.0, "failed", "the loss is nan after epoch 1")
     with pytest.raises(RunFailed, match="the loss is nan after epoch 1"):
         book.summarise(1.0)

@@ -46,7 +46,7 @@ NOTHING_DONE = Part()
 
 
 @dataclass
-class Trainee:
+class ModelTrainer:
     """The model in training with everything that changes with it.
 
     ``model`` maps pixels to probabilities and is what is saved; ``network`` maps rows to logits and
@@ -71,7 +71,7 @@ class Trainee:
     has_stepped: bool = False
 
     @classmethod
-    def build(cls, job: TrainingJob, rank: Rank, rows: Rows) -> Trainee:
+    def build(cls, job: TrainingJob, rank: Rank, rows: Rows) -> ModelTrainer:
         """Create all variables, equal on all ranks; collective."""
         keras.utils.set_random_seed(job.seed)
         model = registry.build(job.architecture)
@@ -80,20 +80,20 @@ class Trainee:
             registry.freeze_below(model, job.freeze_below)
         _, network = registry.split_at(model, job.boundary)
         weights = weights_of_classes(job, rank, rows)
-        trainee, varies = None, None
+        model_trainer, varies = None, None
         if is_reproducible(job, rank, network):
             unit = unit_rows(job.batch_size, network.compute_dtype)
-            trainee = cls._around(
+            model_trainer = cls._around(
                 reproducible(network, unit), model, job, rank, rows, weights, unit
             )
-            varies = what_differs(trainee.network, rank, rows.dtype)
-        if trainee is None or varies is not None:
-            trainee = cls._around(
+            varies = what_differs(model_trainer.network, rank, rows.dtype)
+        if model_trainer is None or varies is not None:
+            model_trainer = cls._around(
                 with_stateless_dropout(network), model, job, rank, rows, weights, None, varies
             )
         if varies is not None:
             rank.say(f"{job.name}: {varies}; its result depends on the number of workers")
-        return trainee
+        return model_trainer
 
     @classmethod
     def _around(
@@ -106,7 +106,7 @@ class Trainee:
         weights: tuple[float, float] | None,
         unit: int | None,
         varies: str | None = None,
-    ) -> Trainee:
+    ) -> ModelTrainer:
         """Of ``network`` with the first rank's weights; collective."""
         # Fewer photos than a batch make one step of all of them.
         steps = max(1, len(rows) // job.views // job.batch_size)
@@ -116,10 +116,10 @@ class Trainee:
         exact = unit is not None
         recalibration = Recalibration(rank.strategy, network, rows.dtype, exact=exact)
         made = (job, rank, model, network, step.optimizer, step, recalibration, knobs)
-        trainee = cls(*made, unit, varies, steps, schedule)
+        model_trainer = cls(*made, unit, varies, steps, schedule)
         step.spread_first(rank.is_chief)
-        trainee._spread_random_states()
-        return trainee
+        model_trainer._spread_random_states()
+        return model_trainer
 
     @property
     def _fewest(self) -> int:

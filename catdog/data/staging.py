@@ -24,7 +24,7 @@ from catdog.storage import Location
 from catdog.storage.retrying import retried
 
 
-class Attempt:
+class StagingFolder:
     """A context manager; :meth:`publish` makes the set visible under its fingerprint.
 
     ``root`` is where to write, ``suffix`` belongs into the names of shards. ``owner`` makes one
@@ -44,7 +44,7 @@ class Attempt:
         self.suffix = "" if datasets.is_local else "-" + self._name[-8:]
         self.root = datasets / self._name if datasets.is_local else self._final
 
-    def __enter__(self) -> Attempt:
+    def __enter__(self) -> StagingFolder:
         if self._datasets.is_local:
             folder = self._datasets.mkdir().local_path
             _remove_abandoned(folder)

@@ -10,15 +10,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from catdog.report.conclusion import Conclusion, judge
 from catdog.report.load import load
 from catdog.report.results import assemble
-from catdog.report.verdict import Verdict, judge
 from catdog.storage import Location
 
 EASY, MIDDLE, HARD = (3.0, 0.3), (1.6, 0.8), (0.6, 1.0)
 
 
-def verdict_on(*runs: Any) -> Verdict:
+def verdict_on(*runs: Any) -> Conclusion:
     return judge(assemble([load(Location.of(run.path)) for run in runs]))
 
 

@@ -41,7 +41,7 @@ def step_text(message: dict[str, Any]) -> str:
 STARTED = time.monotonic()
 
 
-class Narrator:
+class EventLog:
     """Called with every message of the training workers, in order.
 
     ``since`` is the moment (monotonic) from which the first step of the first model is waited for.

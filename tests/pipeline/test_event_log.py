@@ -13,28 +13,28 @@ from pathlib import Path
 
 import pytest
 
-from catdog.pipeline.narration import Narrator
+from catdog.pipeline.event_log import EventLog
 from catdog.runs import Events
 from catdog.storage import Location
 
 SCRIPT = """
 import sys, time
-from catdog import narration
+from catdog import event_log
 from catdog.runs import Events
 from catdog.storage import Location
 
-narration.TELL_EVERY_S = 0.2
-narrator = narration.Narrator(Events(Location.of(sys.argv[1])))
+event_log.TELL_EVERY_S = 0.2
+event_log = event_log.EventLog(Events(Location.of(sys.argv[1])))
 step = {"kind": "step", "model": "base_cnn", "phase": "scratch", "epoch": 2, "epochs": 3,
         "steps": 40, "images_per_second": 231.4, "left_s": 83.0}
 for number in (10, 20, 30):
     time.sleep(0.25)
-    narrator(step | {"step": number})
+    event_log(step | {"step": number})
 time.sleep(0.3)
-narrator({"kind": "epoch", "model": "base_cnn", "epoch": 2, "epochs": 3, "seconds": 60.0,
+event_log({"kind": "epoch", "model": "base_cnn", "epoch": 2, "epochs": 3, "seconds": 60.0,
           "loss": 0.5, "accuracy": 0.75, "val_loss": 0.6, "val_accuracy": 0.7,
           "images_per_second": 230.0})
-narrator.close()
+event_log.close()
 """
 EPOCH = "base_cnn epoch 2/3  loss 0.5000  accuracy 0.7500  val_loss 0.6000  val_accuracy 0.7000"
 
@@ -83,12 +83,12 @@ def test_the_wait_for_a_first_step_is_told_for_each_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     events = Events(Location.of(tmp_path / "events.jsonl"))
-    narrator = Narrator(events, since=time.monotonic() - 31.0)
-    narrator({"kind": "stepped", "model": "base_cnn"})
-    narrator({"kind": "stepped", "model": "base_cnn"})  # in a group that was started again
+    event_log = EventLog(events, since=time.monotonic() - 31.0)
+    event_log({"kind": "stepped", "model": "base_cnn"})
+    event_log({"kind": "stepped", "model": "base_cnn"})  # in a group that was started again
     facts = {"best": {"epoch": 1, "val_accuracy": 0.5}, "train": {"seconds": 60.0}}
-    narrator({"kind": "trained", "model": "base_cnn", "facts": facts})
-    narrator({"kind": "stepped", "model": "resnet50v2"})
+    event_log({"kind": "trained", "model": "base_cnn", "facts": facts})
+    event_log({"kind": "stepped", "model": "resnet50v2"})
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "base_cnn: first step 31 s after the start"
     assert lines[2] == "resnet50v2: first step 0 s after the end of base_cnn"
@@ -103,15 +103,15 @@ def test_a_group_that_was_lost_before_its_first_checkpoint_is_told_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     events = Events(Location.of(tmp_path / "events.jsonl"))
-    narrator = Narrator(events)
+    event_log = EventLog(events)
     start = {"kind": "start", "model": "base_cnn", "phase": "scratch", "workers": 2, "nodes": []}
     stepped = {"kind": "stepped", "model": "base_cnn"}
     for message in (start, stepped, start | {"workers": 1}, stepped):
-        narrator(message)
+        event_log(message)
     assert "base_cnn: again from the start with 1 worker" in capsys.readouterr().out
     resume = {"kind": "resume", "model": "base_cnn", "epoch": 2, "epochs": 3, "step": 0}
     for message in (start, resume | {"workers": 2, "history": []}, stepped):
-        narrator(message)
+        event_log(message)
     assert "again from the start" not in capsys.readouterr().out
     noted = [event for event in map(json.loads, events.lines) if event["event"] == "restart"]
     assert [event["epoch"] for event in noted] == [0, 2]
@@ -126,14 +126,14 @@ def test_an_epoch_that_no_driver_heard_of_is_recorded_once_when_the_run_goes_on(
         for number in (1, 2, 3)
     ]  # fmt: skip
     first = Events(Location.of(tmp_path / "events.jsonl"))
-    Narrator(first)({"kind": "epoch", "model": "base_cnn", "epochs": 3, **rows[0]})
+    EventLog(first)({"kind": "epoch", "model": "base_cnn", "epochs": 3, **rows[0]})
 
     again = Events(first.target, list(first.lines))
-    narrator = Narrator(again)
+    event_log = EventLog(again)
     resume = {"kind": "resume", "model": "base_cnn", "epoch": 2, "epochs": 3, "step": 0}
-    narrator(resume | {"workers": 1, "history": rows[:2]})
-    narrator({"kind": "epoch", "model": "base_cnn", "epochs": 3, **rows[2]})
-    narrator.record_epochs("base_cnn", 3, rows)
+    event_log(resume | {"workers": 1, "history": rows[:2]})
+    event_log({"kind": "epoch", "model": "base_cnn", "epochs": 3, **rows[2]})
+    event_log.record_epochs("base_cnn", 3, rows)
     noted = [json.loads(line) for line in again.lines]
     assert [event["epoch"] for event in noted if event["event"] == "epoch"] == [1, 2, 3]
     assert "history" not in noted[2]

@@ -25,7 +25,7 @@ from catdog.report.wording import (
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Conclusion:
     """What the report says first.
 
     ``headline`` is the one sentence, ``support`` the facts behind it, ``transfer`` what pretrained
@@ -42,9 +42,9 @@ class Verdict:
         return [text for text in (self.headline, self.support, self.transfer) if text]
 
 
-def judge(report: Report) -> Verdict:
+def judge(report: Report) -> Conclusion:
     headline, support = _headline(report)
-    return Verdict(headline, support, _transfer(report), _cautions(report))
+    return Conclusion(headline, support, _transfer(report), _cautions(report))
 
 
 def name_of(model: ModelResult, report: Report) -> str:
