@@ -1,16 +1,18 @@
 """The models by name: all that is known of each without building it.
 
 One table, which settings, flags, estimates, Grad-CAM and the report read. It imports neither
-TensorFlow nor anything of this package; :mod:`catdog.models.registry` builds the models.
+TensorFlow nor anything of this package; :mod:`catdog.models.registry` builds the models. A new
+backbone is one entry here.
 """
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-ModelName = Literal["base_cnn", "resnet50v2", "inception_v3", "efficientnet_lite0"]
-Backbone = Literal["resnet50v2", "inception_v3", "efficientnet_lite0"]
+from pydantic import AfterValidator, WithJsonSchema
 
 #: The range that pixels 0..255 are scaled to: it belongs to the weights.
 InputScale = Literal["0..255", "0..1", "-1..1", "-127/128..1"]
@@ -22,6 +24,9 @@ class ModelInfo:
 
     Attributes:
         title: its name in the report.
+        network: the function that builds it, ``module:name``. That of a backbone takes what
+            those of :mod:`keras.applications` take; that of a model which is always trained from
+            scratch takes a tensor and the dropout rate, and returns features.
         smallest_image: smallest picture side in pixels that leaves every layer something to see.
         gradcam_layer: the last activations with a place in the picture.
         training_ms: milliseconds of one CPU core for one photo of 128 x 128 pixels in training,
@@ -39,6 +44,7 @@ class ModelInfo:
     """
 
     title: str
+    network: str
     smallest_image: int
     gradcam_layer: str
     training_ms: float
@@ -48,16 +54,26 @@ class ModelInfo:
     early_layer: str = ""
     cpu_precision: Literal["float32", "bfloat16"] = "bfloat16"
 
+    @property
+    def is_backbone(self) -> bool:
+        """Whether it can start from pretrained weights."""
+        return self.imagenet is not None
+
 
 #: In the order of tables and reports. Costs: in bfloat16 on an AMD EPYC (2026-11-22);
 #: EfficientNet-Lite0 in float32 on a CPU with AMX, from an epoch of 2,400 photos of 224 pixels
 #: (142 s on two cores).
-MODELS: dict[ModelName, ModelInfo] = {
+MODELS: dict[str, ModelInfo] = {
     "base_cnn": ModelInfo(
-        title="Base CNN", smallest_image=96, gradcam_layer="relu5", training_ms=29.0
+        title="Base CNN",
+        network="catdog.models.base_cnn:features",
+        smallest_image=96,
+        gradcam_layer="relu5",
+        training_ms=29.0,
     ),
     "resnet50v2": ModelInfo(
         title="ResNet50V2",
+        network="keras.applications:ResNet50V2",
         smallest_image=32,
         gradcam_layer="post_relu",
         training_ms=85.0,
@@ -73,6 +89,7 @@ MODELS: dict[ModelName, ModelInfo] = {
     ),
     "inception_v3": ModelInfo(
         title="InceptionV3",
+        network="keras.applications:InceptionV3",
         smallest_image=75,
         gradcam_layer="mixed10",
         training_ms=62.0,
@@ -82,6 +99,7 @@ MODELS: dict[ModelName, ModelInfo] = {
     ),
     "efficientnet_lite0": ModelInfo(
         title="EfficientNet-Lite0",
+        network="catdog.models.efficientnet:backbone",
         smallest_image=32,
         gradcam_layer="top_relu",
         training_ms=39.0,
@@ -103,6 +121,30 @@ MODELS: dict[ModelName, ModelInfo] = {
     ),
 }
 
+
+def _known(name: str) -> str:
+    return _one_of(name, MODELS)
+
+
+def _known_backbone(name: str) -> str:
+    return _one_of(name, [each for each, info in MODELS.items() if info.is_backbone])
+
+
+def _one_of(name: str, names: Iterable[str]) -> str:
+    known = list(names)
+    if name in known:
+        return name
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+    raise ValueError(f"there is no such model; {hint}")
+
+
+#: A key of :data:`MODELS`, and one of a model that can start from pretrained weights.
+ModelName = Annotated[
+    str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": list(MODELS)})
+]
 MODEL_NAMES: tuple[ModelName, ...] = tuple(MODELS)
-#: Those that can start from pretrained weights.
-BACKBONES: tuple[ModelName, ...] = tuple(name for name in MODELS if MODELS[name].imagenet)
+BACKBONES: tuple[ModelName, ...] = tuple(n for n, info in MODELS.items() if info.is_backbone)
+Backbone = Annotated[
+    str, AfterValidator(_known_backbone), WithJsonSchema({"type": "string", "enum": [*BACKBONES]})
+]

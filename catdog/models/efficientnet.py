@@ -71,7 +71,10 @@ def blocks() -> Iterator[Block]:
 
 
 def backbone(
-    weights: str | None = None, input_tensor: keras.KerasTensor | None = None
+    weights: str | None = None,
+    input_tensor: keras.KerasTensor | None = None,
+    *,
+    include_top: Literal[False] = False,
 ) -> keras.Model:
     """The network without its top, as :mod:`keras.applications` would ship it.
 

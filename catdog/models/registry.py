@@ -8,11 +8,13 @@ the backbone's own layers are layers of the model, which is what makes :func:`sp
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from catdog.config.architectures import MODELS, InputScale, ModelName
-from catdog.models import efficientnet
+from catdog.models.base_cnn import MOMENTUM, POOLED
 
 if TYPE_CHECKING:
     import keras
@@ -24,13 +26,6 @@ SCALES: dict[InputScale, tuple[float, float]] = {
     "-1..1": (1 / 127.5, -1.0),
     "-127/128..1": (1 / 128.0, -127 / 128.0),
 }
-
-#: Of the moving statistics of batch normalisation. Keras' 0.99 needs some hundred steps to forget
-#: its start: after 48 steps on small sets training accuracy was 0.99 and validation 0.69.
-MOMENTUM = 0.9
-
-#: The layer whose output the head sees: pooled features, one vector a photo.
-POOLED = "pooled_features"
 
 
 @dataclass(frozen=True)
@@ -65,8 +60,10 @@ def build(architecture: Architecture) -> keras.Model:
         # run batch normalisation in training mode (seen: its moving statistics changed).
         side = architecture.model_image_size
         x = keras.ops.image.resize(x, (side, side), antialias=True)
-    body = _base_cnn if architecture.name == "base_cnn" else _backbone
-    x = body(architecture, x)
+    if MODELS[architecture.name].is_backbone:
+        x = _backbone(architecture, x)
+    else:
+        x = _network(architecture.name)(x, architecture.dropout)
     x = keras.layers.Dropout(architecture.dropout, name="head_dropout")(x)
     # float32 from here on: a sigmoid in bfloat16 has too few steps near 0 and 1.
     logit = keras.layers.Dense(1, dtype="float32", name="logit")(x)
@@ -74,39 +71,17 @@ def build(architecture: Architecture) -> keras.Model:
     return keras.Model(pixels, probability, name=architecture.name)
 
 
-def _base_cnn(architecture: Architecture, x: keras.KerasTensor) -> keras.KerasTensor:
-    from keras import layers
-
-    blocks = (
-        (32, 7, "same"),
-        (64, 5, "valid"),
-        (128, 3, "valid"),
-        (256, 3, "valid"),
-        (256, 3, "valid"),
-    )
-    for index, (filters, kernel, padding) in enumerate(blocks, start=1):
-        x = layers.Conv2D(filters, kernel, padding=padding, name=f"conv{index}")(x)
-        x = layers.ReLU(name=f"relu{index}")(x)
-        x = layers.BatchNormalization(momentum=MOMENTUM, synchronized=True, name=f"bn{index}")(x)
-        x = layers.MaxPooling2D(name=f"pool{index}")(x)
-        x = layers.Dropout(architecture.dropout, name=f"dropout{index}")(x)
-    x = layers.GlobalMaxPooling2D(name=POOLED)(x)
-    return layers.Dense(256, activation="relu", name="dense")(x)
-
-
 def bare_backbone(
     name: ModelName, weights: str | None, input_tensor: keras.KerasTensor | None = None
 ) -> keras.Model:
     """The backbone without its top; ``weights``: None, imagenet or a file."""
-    import keras
-
-    if name == "efficientnet_lite0":
-        return efficientnet.backbone(weights, input_tensor)
-    make = {
-        "resnet50v2": keras.applications.ResNet50V2,
-        "inception_v3": keras.applications.InceptionV3,
-    }[name]
+    make = _network(name)
     return make(weights=weights, include_top=False, input_tensor=input_tensor)
+
+
+def _network(name: ModelName) -> Callable[..., Any]:
+    module, _, function = MODELS[name].network.partition(":")
+    return getattr(importlib.import_module(module), function)
 
 
 def _backbone(architecture: Architecture, x: keras.KerasTensor) -> keras.KerasTensor:
@@ -188,7 +163,7 @@ def freeze_below(model: keras.Model, layer: str) -> None:
 
 def rate_factors(name: ModelName, network: keras.Model, layer_decay: float) -> dict[str, float]:
     """Learning-rate factor by variable path: 1 for the head, times ``layer_decay`` a block down."""
-    if layer_decay == 1.0 or name == "base_cnn":
+    if layer_decay == 1.0 or not MODELS[name].is_backbone:
         return {}
     ends = {_find_name(network, block): index for index, block in enumerate(MODELS[name].blocks)}
     top = len(MODELS[name].blocks)

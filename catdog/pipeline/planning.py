@@ -66,7 +66,7 @@ class Plan:
         if name in self.weights:
             return self.config.fine_tune if best is None else self.tried(name, best)
         scratch = self.config.scratch
-        if name != "base_cnn" and scratch.backbone_epochs is not None:
+        if MODELS[name].is_backbone and scratch.backbone_epochs is not None:
             scratch = scratch.model_copy(update={"epochs": scratch.backbone_epochs})
         return with_point(scratch, best or {})
 
@@ -89,7 +89,7 @@ class Plan:
         tuned = [name for name in self.probed if not self.is_head_alone(name)]
         if self.config.sweep.stage == "head":
             tuned = list(self.probed)
-        scratch = [n for n in self.config.models if n != "base_cnn" and n not in self.weights]
+        scratch = [n for n in self.config.models if MODELS[n].is_backbone and n not in self.weights]
         ranked = sorted(tuned, key=lambda name: self.probed[name], reverse=True)
         return next(iter([*ranked, *scratch]), None)
 
@@ -117,7 +117,7 @@ class Plan:
 
     def _takes_choice(self, name: ModelName) -> bool:
         """A choice for fine-tuning says nothing about training from scratch, and the reverse."""
-        if self.best is None or self.swept is None or name == "base_cnn":
+        if self.best is None or self.swept is None or not MODELS[name].is_backbone:
             return False
         if self.is_head_alone(name):
             return False

@@ -70,7 +70,7 @@ def check_kept_views(config: Config, name: ModelName) -> None:
             to nothing.
     """
     views, blocks = config.fine_tune.views, config.fine_tune.unfrozen_blocks
-    if not views or name == "base_cnn" or not config.weights_of(name).pretrained:
+    if not views or not MODELS[name].is_backbone or not config.weights_of(name).pretrained:
         return
     mixed = config.fine_tune.augmentation
     if mixed.mixup or mixed.cutmix:
@@ -169,7 +169,7 @@ def _repeated(config: Config, lacking: Container[ModelName]) -> str:
 def _epochs(config: Config, name: ModelName, lacking: Container[ModelName] = ()) -> int:
     """Of the final training; 0 where the probe is the model."""
     if not config.weights_of(name).pretrained:
-        backbone = name != "base_cnn" and config.scratch.backbone_epochs
+        backbone = MODELS[name].is_backbone and config.scratch.backbone_epochs
         return backbone or config.scratch.epochs
     if name in lacking or (name in config.head_only and name != config.sweep.model):
         return 0
@@ -205,7 +205,7 @@ def estimate_seconds(
             tested = photos * config.data.test_fraction
             again = MODEL_S + tested * photo_s(name) * FORWARD_SHARE + epochs_s(name, epochs)
             seconds += (config.seeds - 1) * again
-    tuned = [n for n in config.models if n != "base_cnn" and _epochs(config, n, lacking)]
+    tuned = [n for n in config.models if MODELS[n].is_backbone and _epochs(config, n, lacking)]
     swept = config.sweep.model or next(iter(tuned[::-1]), None)
     if swept and config.sweep.trials and config.sweep.stage == "finetune":
         trial_s = TRIAL_S + epochs_s(swept, config.sweep.epochs)
