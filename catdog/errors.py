@@ -7,7 +7,9 @@ traceback.
 
 from __future__ import annotations
 
+import difflib
 import sys
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -46,3 +48,20 @@ def install_command(extra: str) -> str:
     """
     python = sys.orig_argv[0] if sys.orig_argv else "python"
     return f"{python} -m pip install --constraint constraints.txt --editable '.[{extra}]'"
+
+
+def nearest(word: str, known: Iterable[str], most: int = 1) -> list[str]:
+    """The ``known`` names that ``word`` may have been meant for, the likeliest first."""
+    names = {name.lower(): name for name in known}
+    lower = word.lower()
+    found = difflib.get_close_matches(lower, names, most)
+    if not found and len(lower) >= 3:
+        found = [name for name in names if lower in name][:most]
+    return [names[name] for name in found]
+
+
+def did_you_mean(names: Iterable[str]) -> str:
+    """``; did you mean a, b or c?`` to end a line with; nothing where there are no names."""
+    *others, last = (*names,) or ("",)
+    choice = f"{', '.join(others)} or {last}" if others else last
+    return f"; did you mean {choice}?" if last else ""

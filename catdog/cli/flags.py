@@ -18,13 +18,25 @@ import yaml
 from catdog.cli.parsing import OneLineParser, at_least_one, program, workers_range
 from catdog.config import AugmentationSettings, Config, merged
 from catdog.config.architectures import BACKBONES, MODEL_NAMES, MODELS
-from catdog.errors import UserError
+from catdog.config.spelling import nearest_settings, setting_paths
+from catdog.errors import UserError, did_you_mean, nearest
 from catdog.presets import PRESETS
 from catdog.storage import Location
 
 
+class SettingsParser(OneLineParser):
+    """The parser of commands with ``--set``: a flag that is none may be a setting."""
+
+    def near_flags(self, flag: str) -> list[str]:
+        paths = list(setting_paths(Config))
+        asked = flag.removeprefix("--").replace("-", "_")
+        return super().near_flags(flag) or [
+            f"--set {path}=…" for path in nearest_settings(asked, paths)
+        ]
+
+
 def training_parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(
+    parser = SettingsParser(
         prog=program("train"),
         description="Train the cat/dog classifiers on Ray and compare them. Without --data it uses "
         "built-in drawings. The same command again continues an interrupted run.",
@@ -51,7 +63,7 @@ def training_parser() -> argparse.ArgumentParser:
 
 def tuning_parser() -> argparse.ArgumentParser:
     """Flags of a sweep alone; what it does not have is as ``config_from`` finds it unset."""
-    parser = OneLineParser(
+    parser = SettingsParser(
         prog=program("tune"),
         description="Sweep the hyperparameters of one model on validation photos. The same command "
         "again runs the trials that are missing; Ctrl-C ends it with what there is.",
@@ -157,7 +169,8 @@ def config_from(arguments: argparse.Namespace) -> Config:
     given = _read_config_file(arguments.config) if arguments.config else {}
     preset = arguments.preset or given.get("preset") or ("laptop" if arguments.data else "sample")
     if preset not in PRESETS:
-        raise UserError(f"{arguments.config}: there is no preset {preset!r}")
+        hint = did_you_mean(nearest(str(preset), PRESETS))
+        raise UserError(f"{arguments.config}: there is no preset {preset!r}{hint}")
     tree = merged(PRESETS[preset]().model_dump(mode="json"), given)
     tree["preset"] = preset
     if "storage" not in given:
@@ -290,7 +303,8 @@ def weights_of(text: str) -> tuple[str, dict[str, str]]:
         raise UserError(f"--weights-for {text}: write MODEL=PATH,scale=0..1")
     backbone = next((known for known in BACKBONES if known == name), None)
     if backbone is None:
-        raise UserError(f"--weights-for {text}: there is no backbone {name!r}")
+        hint = did_you_mean(nearest(name, BACKBONES)) or f"; there are {', '.join(BACKBONES)}"
+        raise UserError(f"--weights-for {text}: there is no backbone {name!r}{hint}")
     if source not in ("none", "imagenet"):
         source = Location.of(source).uri
     return backbone, {"source": source, "scale": scale or MODELS[backbone].scale}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -40,8 +39,9 @@ def main() -> int:
 
         print(f"catdog {__version__}")
         return 0
-    near = difflib.get_close_matches(name, COMMANDS, 1)
-    hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(COMMANDS)}"
+    from catdog.errors import did_you_mean, nearest
+
+    hint = did_you_mean(nearest(name, COMMANDS)) or f"; there are {', '.join(COMMANDS)}"
     print(f"error: there is no command {name!r}{hint}", file=sys.stderr)
     return 2
 

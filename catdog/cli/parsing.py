@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
-from catdog.errors import UserError
+from catdog.errors import UserError, did_you_mean, nearest
 
 
 def program(name: str) -> str:
@@ -17,10 +19,43 @@ def program(name: str) -> str:
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An ArgumentParser whose complaint is one line without the usage block (exit code 2)."""
+    """An ArgumentParser whose complaint is one line without the usage block (exit code 2).
+
+    A mistyped flag or name is answered with the nearest that there is.
+    """
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help lists the flags)")
+        hint = "" if message.endswith("?") else " (--help lists the flags)"
+        raise UserError(message + hint)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        # First of all, as argparse would rather complain about what the mistyped flag leaves out.
+        given: Sequence[str] = sys.argv[1:] if args is None else list(args)
+        for text in takewhile(lambda text: text != "--", given):
+            flag = text.partition("=")[0]
+            if flag.startswith("--") and not self._knows(flag):
+                near = self.near_flags(flag)
+                hint = did_you_mean(near) or " (--help lists the flags)"
+                raise UserError(f"unrecognized arguments: {flag}{hint}")
+        return super().parse_known_args(args, namespace)
+
+    def near_flags(self, flag: str) -> list[str]:
+        """What ``flag`` may have been meant for."""
+        names = [known.removeprefix("--") for known in self._flags()]
+        return [f"--{name}" for name in nearest(flag.removeprefix("--"), names)]
+
+    def _knows(self, flag: str) -> bool:
+        # Flags of a subcommand are its own parser's to judge.
+        return flag in self._flags() or self._subparsers is not None
+
+    def _flags(self) -> list[str]:
+        return [flag for action in self._actions for flag in action.option_strings]
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            hint = did_you_mean(nearest(str(value), known)) or f"; choose from {', '.join(known)}"
+            raise argparse.ArgumentError(action, f"invalid choice: {str(value)!r}{hint}")
 
 
 def add_model(parser: argparse.ArgumentParser, name: str, **more: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -18,9 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from catdog.config import architectures
 from catdog.config.architectures import BACKBONES, MODELS
+from catdog.config.spelling import full_path, nearest_settings, setting_paths
 from catdog.config.sweep import SweepSettings
 from catdog.config.tracking import TrackingSettings
-from catdog.errors import UserError
+from catdog.errors import UserError, did_you_mean, nearest
 from catdog.redact import without_secrets
 
 ModelName = architectures.ModelName
@@ -279,15 +281,25 @@ class Config(Settings):
         try:
             return cls.model_validate(tree)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            message = first["msg"].removeprefix("Value error, ")
-            if first["type"] == "extra_forbidden":
-                message = "there is no such setting"
-            elif where:
-                message = f"{message} (given: {first['input']!r})"
-            line = f"{where}: {message}" if where else message
+            line = _explained(error)
             raise UserError(f"{origin}: {line}" if origin else line) from error
+
+
+def _explained(error: ValidationError) -> str:
+    """The first thing wrong with a tree of settings, in one line with the nearest name."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        path = full_path(first["loc"], first["input"])
+        near = nearest_settings(path, list(setting_paths(Config)))
+        return f"{path}: there is no such setting{did_you_mean(near)}"
+    message = first["msg"].removeprefix("Value error, ")
+    if not where:
+        return message
+    if first["type"] == "literal_error":
+        known = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+        message += did_you_mean(nearest(str(first["input"]), known)).removesuffix("?")
+    return f"{where.removesuffix('.[key]')}: {message} (given: {first['input']!r})"
 
 
 def digest(tree: Any) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from catdog.errors import UserError
+from catdog.errors import UserError, did_you_mean, nearest
 from catdog.evaluation.metrics import fit_temperature
 from catdog.storage import Location
 from catdog.storage.access import check_readable
@@ -59,9 +59,9 @@ def find_model(given: str) -> FinishedModel:
     if (place / FILE).exists():
         return _calibrated(place)
     if not place.exists():
-        raise UserError(
-            f"--model: there is no {place}; give a run directory or RUN_DIR/models/NAME"
-        )
+        near = [str(place.parent / name) for name in nearest(place.name, place.parent.folders())]
+        hint = did_you_mean(near) or "; give a run directory or RUN_DIR/models/NAME"
+        raise UserError(f"--model: there is no {place}{hint}")
     if not (place / "run.json").exists():
         raise UserError(f"--model: {place} holds neither a run (run.json) nor a model ({FILE})")
     folder = place / "models" / _best_of(place)
