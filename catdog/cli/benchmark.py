@@ -18,7 +18,7 @@ from catdog.cli.parsing import OneLineParser, program
 from catdog.config.architectures import BACKBONES
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     folder = Path(benchmarks.__file__).parent
     parts = sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_"))
     assert __doc__ is not None
@@ -43,11 +43,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         help="pretrained weights of accuracy",
     )
     made.add_argument("--work", metavar="DIR", help="for temporary files; default: the system's")
-    return made.parse_args(arguments)
+    return made
 
 
 def main(arguments: list[str]) -> None:
-    options = _parse(arguments)
+    options = parser().parse_args(arguments)
     # Ray turns token authentication on for a cluster of its own; this one is local and short.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     target: Path | None = options.json

@@ -2,8 +2,8 @@
 
     catdog export RUN_DIR[/models/NAME] [--formats saved_model onnx]
 
-RUN_DIR alone takes the report's best model. The run's report is built again with sizes and
-latencies. Exit code 2 and one line for a mistake.
+The model is given by its position or by --model. RUN_DIR alone takes the report's best model. The
+run's report is built again with sizes and latencies. Exit code 2 and one line for a mistake.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import argparse
 
 from catdog import console
-from catdog.cli.parsing import OneLineParser, add_model, program
+from catdog.cli.parsing import OneLineParser, add_model, parsed_with_model, program
 from catdog.inference.portable import FORMATS
 
 
 def main(arguments: list[str]) -> None:
-    options = _parse(arguments)
+    options = parsed_with_model(parser(), arguments)
     console.doing("loading the model")
     # After parsing, so that --help answers at once.
     from catdog.inference.exporting import run_export
@@ -24,16 +24,16 @@ def main(arguments: list[str]) -> None:
     run_export(options.model, options.formats)
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     assert __doc__ is not None
-    parser = OneLineParser(
+    made = OneLineParser(
         prog=program("export"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add_model(parser, "model")
-    parser.add_argument(
+    add_model(made)
+    made.add_argument(
         "--formats",
         nargs="+",
         choices=FORMATS,
@@ -41,4 +41,4 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         metavar="FORMAT",
         help=f"{', '.join(FORMATS)} (default: all)",
     )
-    return parser.parse_args(arguments)
+    return made

@@ -100,6 +100,7 @@ class _TheOneModel(argparse.Action):
 def _where_group(parser: argparse.ArgumentParser) -> Any:
     where = parser.add_argument_group("what and where")
     where.add_argument("--data", metavar="PATH|URI", help="photos: a folder, an archive or s3://…")
+    where.add_argument("photos", nargs="?", metavar="PHOTOS", help="as --data")
     where.add_argument(
         "--max-rejected",
         type=float,
@@ -166,6 +167,10 @@ def config_from(arguments: argparse.Namespace) -> Config:
     Raises:
         UserError: a value does not fit, or the config file cannot be read.
     """
+    if arguments.photos is not None:
+        if arguments.data is not None:
+            raise UserError(f"{arguments.photos}: one argument too many beside --data")
+        arguments.data = arguments.photos
     given = _read_config_file(arguments.config) if arguments.config else {}
     preset = arguments.preset or given.get("preset") or ("laptop" if arguments.data else "sample")
     if preset not in PRESETS:

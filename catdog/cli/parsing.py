@@ -11,6 +11,9 @@ from typing import Any, NoReturn
 
 from catdog.errors import UserError, did_you_mean, nearest
 
+#: Of the argument that names a finished model.
+MODEL_HELP = "a run (its report's best model), or one of its models"
+
 
 def program(name: str) -> str:
     """The command as it was called: ``catdog train`` or ``python jobs/train.py``."""
@@ -58,11 +61,34 @@ class OneLineParser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"invalid choice: {str(value)!r}{hint}")
 
 
-def add_model(parser: argparse.ArgumentParser, name: str, **more: Any) -> None:
-    """The argument that names a finished model, as :func:`find_model` takes it."""
-    parser.add_argument(
-        name, metavar="RUN_DIR[/models/NAME]", help="a run, or one of its models", **more
-    )
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """A finished model, as :func:`find_model` takes it: by position or by ``--model``."""
+    parser.add_argument("run", nargs="?", metavar="RUN_DIR[/models/NAME]", help=MODEL_HELP)
+    parser.add_argument("--model", metavar="RUN_DIR[/models/NAME]", help="the same")
+
+
+def parsed_with_model(
+    parser: argparse.ArgumentParser, arguments: Sequence[str], *more: str
+) -> argparse.Namespace:
+    """What was given; positions fill ``model`` and then ``more``, those that no flag has filled.
+
+    Raises:
+        UserError: nothing was given for one of them, or there are more positions than that.
+    """
+    options = parser.parse_intermixed_args(arguments)
+    names = ["model", *more]
+    positions = [options.run, *(getattr(options, f"{name}_here") for name in more)]
+    waiting = [position for position in positions if position is not None]
+    for name in names:
+        if getattr(options, name) is None and waiting:
+            setattr(options, name, waiting.pop(0))
+    if waiting:
+        given = " and ".join(f"--{name}" for name in names)
+        raise UserError(f"{waiting[0]}: one argument too many beside {given} (--help explains)")
+    for name in names:
+        if getattr(options, name) is None:
+            raise UserError(f"the following arguments are required: --{name}, or by its position")
+    return options
 
 
 def at_least_one(text: str) -> int:

@@ -15,7 +15,7 @@ from catdog.cli.parsing import OneLineParser, program
 
 
 def main(arguments: list[str]) -> None:
-    options = _parse(arguments)
+    options = parser().parse_args(arguments)
     # After parsing, so that --help answers at once.
     from catdog import console, report
     from catdog.storage import Location
@@ -30,24 +30,24 @@ def main(arguments: list[str]) -> None:
     console.say(str(page))
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     assert __doc__ is not None
-    parser = OneLineParser(
+    made = OneLineParser(
         prog=program("report"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
+    made.add_argument(
         "runs", nargs="+", metavar="RUN_DIR", help="run directory, a path or s3:// or gs:// URI"
     )
-    parser.add_argument(
+    made.add_argument(
         "--price-per-hour",
         type=_price,
         metavar="PRICE",
         help="of all the machines together; adds what training cost",
     )
-    return parser.parse_args(arguments)
+    return made
 
 
 def _price(text: str) -> float:

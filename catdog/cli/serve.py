@@ -1,10 +1,11 @@
 """A finished model behind HTTP, until Ctrl-C.
 
-    catdog serve --model RUN_DIR[/models/NAME] [--host 127.0.0.1] [--port 8000]
+    catdog serve RUN_DIR[/models/NAME] [--host 127.0.0.1] [--port 8000]
     curl --data-binary @photo.jpg http://127.0.0.1:8000/
 
-RUN_DIR alone takes the report's best model. A bad file is answered with 400 and the reason, one
-that is too large with 413. Exit code 2 and one line for a mistake.
+The model is given by its position or by --model. RUN_DIR alone takes the report's best model. A bad
+file is answered with 400 and the reason, one that is too large with 413. Exit code 2 and one line
+for a mistake.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import os
 from pathlib import Path
 
 from catdog import console
-from catdog.cli.parsing import OneLineParser, add_model, program
+from catdog.cli.parsing import OneLineParser, add_model, parsed_with_model, program
 
 
 def main(arguments: list[str]) -> None:
-    options = _parse(arguments)
+    options = parsed_with_model(parser(), arguments)
     console.doing("loading the model")
     # After parsing, so that --help answers at once.
     import tempfile
@@ -44,16 +45,16 @@ def main(arguments: list[str]) -> None:
             threading.Event().wait()
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     assert __doc__ is not None
-    parser = OneLineParser(
+    made = OneLineParser(
         prog=program("serve"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add_model(parser, "--model", required=True)
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines ask")
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--replicas", type=int, default=1, metavar="N", help="copies of the model")
-    return parser.parse_args(arguments)
+    add_model(made)
+    made.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines ask")
+    made.add_argument("--port", type=int, default=8000)
+    made.add_argument("--replicas", type=int, default=1, metavar="N", help="copies of the model")
+    return made

@@ -7,12 +7,13 @@ ray job submit --working-dir . -- python jobs/train.py --data s3://… --storage
 from __future__ import annotations
 
 from catdog import console
-from catdog.cli.flags import config_from, training_parser
+from catdog.cli.flags import config_from
+from catdog.cli.flags import training_parser as parser
 from catdog.cli.opening import opening_line
 
 
 def main(arguments: list[str]) -> None:
-    flags = training_parser().parse_args(arguments)
+    flags = parser().parse_intermixed_args(arguments)
     config = config_from(flags)
     console.say(opening_line(config))
     console.doing("loading libraries, checking what was given")

@@ -11,12 +11,13 @@ settings that it chose.
 from __future__ import annotations
 
 from catdog import console
-from catdog.cli.flags import config_from, tuning_parser
+from catdog.cli.flags import config_from
+from catdog.cli.flags import tuning_parser as parser
 from catdog.cli.opening import opening_line
 
 
 def main(arguments: list[str]) -> None:
-    flags = tuning_parser().parse_args(arguments)
+    flags = parser().parse_intermixed_args(arguments)
     config = config_from(flags)
     console.say(opening_line(config))
     console.doing("loading libraries, checking what was given")
