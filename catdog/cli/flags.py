@@ -23,6 +23,8 @@ from catdog.errors import UserError, did_you_mean, nearest
 from catdog.presets import PRESETS
 from catdog.storage import Location
 
+IMAGE_SIZE = "side of the pictures in pixels"
+
 
 class SettingsParser(OneLineParser):
     """The parser of commands with ``--set``: a flag that is none may be a setting."""
@@ -58,6 +60,23 @@ def training_parser() -> argparse.ArgumentParser:
     how.add_argument("--trials", type=int, metavar="N", help="of the sweep; 0: no sweep")
     how.add_argument("--tune-model", choices=BACKBONES, help="the model that is swept")
     _add_resources(how)
+    return parser
+
+
+def preparing_parser() -> argparse.ArgumentParser:
+    """Flags of the data stage alone; what it does not have is as ``config_from`` finds it unset."""
+    parser = SettingsParser(
+        prog=program("prepare"),
+        description="Read, check, split and decode the photos, and say what became of every file. "
+        "Training with the same photos and settings finds them prepared. Exit code 2 where they "
+        "are too few or too many are rejected.",
+        allow_abbrev=False,
+    )
+    where = _where_group(parser, name=False)
+    where.add_argument("--json", metavar="FILE", help="to write the numbers of files to")
+    where.add_argument("--image-size", type=int, metavar="N", help=IMAGE_SIZE)
+    where.add_argument("--seed", type=int, metavar="N", help="of the drawings")
+    parser.set_defaults(models=None, weights=None, weights_for=[], epochs=None, tune_model=None)
     return parser
 
 
@@ -97,7 +116,8 @@ class _TheOneModel(argparse.Action):
         namespace.models, namespace.tune_model = [values], values
 
 
-def _where_group(parser: argparse.ArgumentParser) -> Any:
+def _where_group(parser: argparse.ArgumentParser, *, name: bool = True) -> Any:
+    """Photos, storage and settings; ``name``: also of what concerns a run."""
     where = parser.add_argument_group("what and where")
     where.add_argument("--data", metavar="PATH|URI", help="photos: a folder, an archive or s3://…")
     where.add_argument("photos", nargs="?", metavar="PHOTOS", help="as --data")
@@ -112,7 +132,15 @@ def _where_group(parser: argparse.ArgumentParser) -> Any:
         metavar="DIR|URI",
         help="where prepared sets and runs are kept (default: runs; in a Ray job ~/catdog-runs)",
     )
-    where.add_argument("--name", help="the run's name (default: <preset>-<hash of the settings>)")
+    if name:
+        where.add_argument(
+            "--name", help="the run's name (default: <preset>-<hash of the settings>)"
+        )
+        where.add_argument(
+            "--track",
+            choices=("mlflow",),
+            help="tell a tracking server too: the one at MLFLOW_TRACKING_URI (or tracking.uri)",
+        )
     where.add_argument(
         "--preset",
         choices=sorted(PRESETS),
@@ -120,11 +148,6 @@ def _where_group(parser: argparse.ArgumentParser) -> Any:
     )
     where.add_argument(
         "--config", metavar="FILE", help="settings as YAML, e.g. a run's config.yaml"
-    )
-    where.add_argument(
-        "--track",
-        choices=("mlflow",),
-        help="tell a tracking server too: the one at MLFLOW_TRACKING_URI (or tracking.uri)",
     )
     where.add_argument(
         "--set",
@@ -146,7 +169,7 @@ def _add_weights(model: Any) -> None:
         metavar="MODEL=PATH,scale=0..1",
         help="weights of one backbone and the input scale they were trained with",
     )
-    model.add_argument("--image-size", type=int, metavar="N", help="side of the pictures in pixels")
+    model.add_argument("--image-size", type=int, metavar="N", help=IMAGE_SIZE)
 
 
 def _add_resources(how: Any) -> None:

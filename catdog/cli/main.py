@@ -10,6 +10,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "train": "the whole job: photos in, trained models and a report out",
     "tune": "a sweep alone",
+    "prepare": "the data stage alone: what becomes of every file",
     "report": "the report again, also of several runs side by side",
     "predict": "a finished model over photos without labels",
     "export": "a finished model for other programs",

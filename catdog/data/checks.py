@@ -55,7 +55,7 @@ class Outcome:
     """What a preparation came to, as far as it may be too little.
 
     ``examples`` are a few files of each reason; ``kept`` counts good photos by class, ``splits``
-    those of each split and class that training and evaluation see.
+    those of each split and class that training and evaluation see, ``held_back`` the others.
     """
 
     files: int
@@ -63,12 +63,14 @@ class Outcome:
     examples: dict[str, list[str]]
     kept: dict[str, int]
     splits: dict[str, dict[str, int]]
+    held_back: int
 
     @classmethod
     def of(cls, account: FileOutcomes) -> Outcome:
         kept = {name: int((account.kept & (account.labels == i)).sum()) for i, name in _NUMBERED}
         files, rejected = len(account.labels), account.rejected()
-        return cls(files, rejected, account.examples(), kept, account.splits())
+        held_back = int(account.held_back.sum())
+        return cls(files, rejected, account.examples(), kept, account.splits(), held_back)
 
     @classmethod
     def of_tables(cls, manifest: dict[str, Any], photos: pa.Table, rejected: pa.Table) -> Outcome:
@@ -80,37 +82,65 @@ class Outcome:
         for reason, uri, detail in zip(*columns, strict=True):
             if len(known := examples.setdefault(reason, [])) < EXAMPLES:
                 known.append(f"{uri}  {detail or ''}".rstrip())
-        splits = manifest["splits"]
-        return cls(manifest["files"], manifest["rejected"], examples, kept, splits)
+        splits, held_back = manifest["splits"], manifest["held_back"]
+        return cls(manifest["files"], manifest["rejected"], examples, kept, splits, held_back)
+
+    def account(self) -> dict[str, Any]:
+        """The numbers as ``catdog prepare --json`` writes them."""
+        return {
+            "files": self.files,
+            "kept": sum(self.kept.values()),
+            # Operating systems' litter is not listed, and every listed file is judged.
+            "ignored": 0,
+            "rejected": self.rejected,
+            "splits": self.splits,
+            "held_back": self.held_back,
+        }
+
+
+class UnusablePhotos(UserError):
+    """Photos that are too few or too bad to train with, after all of them were looked at."""
+
+    def __init__(self, message: str, outcome: Outcome) -> None:
+        reasons = tuple(
+            line
+            for reason, count in outcome.rejected.items()
+            for line in (
+                f"{reason}: {count}",
+                *(f"    {name}" for name in outcome.examples[reason]),
+            )
+        )
+        super().__init__(message, details=reasons)
+        self.outcome = outcome
 
 
 def check_outcome(outcome: Outcome, settings: DataSettings) -> None:
+    """Whether there is enough left to train with.
+
+    Raises:
+        UnusablePhotos: too many were rejected, or too few of a class are left.
+    """
     rejected, files = outcome.rejected, outcome.files
-    reasons = tuple(
-        line
-        for reason, count in rejected.items()
-        for line in (f"{reason}: {count}", *(f"    {name}" for name in outcome.examples[reason]))
-    )
     labelled = files - rejected.get("no_label", 0)
     bad = sum(rejected.values()) - rejected.get("no_label", 0)
     if bad > settings.max_rejected * labelled:
-        raise UserError(
+        raise UnusablePhotos(
             f"{bad} of {labelled} files were rejected ({bad / labelled:.0%}), more than the "
             f"{settings.max_rejected:.0%} allowed; look at the reasons, or raise --max-rejected",
-            details=reasons,
+            outcome,
         )
     for name, count in outcome.kept.items():
         if count < settings.min_per_class:
-            raise UserError(
+            raise UnusablePhotos(
                 f"{count} good photos of a {name} are left, fewer than {settings.min_per_class}; "
                 "give more photos",
-                details=reasons,
+                outcome,
             )
     for split, classes in outcome.splits.items():
         for name, count in classes.items():
             if not count:
-                raise UserError(
+                raise UnusablePhotos(
                     f"the {split} split has no {name}: its photos are too few that differ, and no "
                     "photo nearly equal to a test photo is used elsewhere; give more photos",
-                    details=reasons,
+                    outcome,
                 )

@@ -23,13 +23,14 @@ from catdog.cluster.resources import Resources, describe_hardware, plan_workers,
 from catdog.cluster.scaling import wait_for
 from catdog.cluster.workers import Workers
 from catdog.config import Config, ModelName
-from catdog.data.prepare import PreparedSet, prepare
+from catdog.data.prepare import PreparedSet
 from catdog.errors import UserError
 from catdog.models.registry import POOLED
 from catdog.models.weights import RANDOM, Weights, fetch, is_installed
 from catdog.pipeline.extraction import features_of, kept_features
 from catdog.pipeline.planning import Plan
 from catdog.pipeline.preflight import check, check_places
+from catdog.pipeline.preparation import WHAT, account_line, prepared
 from catdog.pipeline.recording import write_model_files
 from catdog.pipeline.session import Session
 from catdog.pipeline.tracking import tracked
@@ -159,20 +160,12 @@ def prepare_data(
     config: Config, run: RunDirectory, session: Session, storage: Location
 ) -> PreparedSet:
     """The prepared set, and copies of its lists in the run directory."""
-    session.stage("data", "read, check, split and decode the photos")
-    with console.progress("photos", 1.0) as advance:
-        counted = console.counted(advance)
-        dataset = prepare(config.data, storage, config.seed, counted, owner=str(run.root))
+    session.stage("data", WHAT)
+    dataset = prepared(config, storage, owner=str(run.root))
     manifest = dataset.manifest
     for name in ("manifest.json", "rejected.parquet", "photos.parquet"):
         (run.data / name).write_bytes((dataset.root / name).read_bytes())
-    rejected = ", ".join(f"{count} {reason}" for reason, count in manifest["rejected"].items())
-    parts = [f"{manifest['files']} files, {manifest['kept']} kept"]
-    if manifest["held_back"]:
-        parts.append(f"{manifest['held_back']} held back as near-duplicates of test photos")
-    if rejected:
-        parts.append(f"rejected: {rejected}")
-    console.say("; ".join(parts))
+    console.say(account_line(manifest))
     session.events.add("data", files=manifest["files"], rejected=manifest["rejected"])
     return dataset
 
