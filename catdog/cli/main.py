@@ -36,9 +36,9 @@ def main() -> int:
         print(_help())
         return 0
     if name == "--version":
-        from catdog import __version__
+        from catdog.cli.version import version_lines
 
-        print(f"catdog {__version__}")
+        print("\n".join(version_lines()))
         return 0
     from catdog.errors import did_you_mean, nearest
 
@@ -50,5 +50,11 @@ def main() -> int:
 def _help() -> str:
     lines = [f"  {name:10} {what}" for name, what in COMMANDS.items()]
     return "\n".join(
-        ["usage: catdog COMMAND …", "", *lines, "", "catdog COMMAND --help explains its flags."]
+        [
+            "usage: catdog COMMAND …",
+            "",
+            *lines,
+            "",
+            "catdog COMMAND --help explains its flags, catdog --version names versions.",
+        ]
     )

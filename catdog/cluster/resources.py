@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from catdog.cluster.machine import BFLOAT16, NAMED_PACKAGES, cpu_flags, cpu_name
 from catdog.cluster.scaling import fitting, nodes_to_come
 from catdog.cluster.workers import Workers
 from catdog.config import Config, Precision
@@ -20,9 +20,6 @@ from catdog.errors import UserError
 HEAD = "node:__internal_head__"
 #: Cores of a worker, at most: with a GPU, and without.
 FEEDING_CPUS, MOST_CPUS = 4, 64
-
-#: Packages whose versions make a result.
-NAMED_PACKAGES = ("ray", "tensorflow", "keras", "pyarrow", "numpy")
 
 
 class Node(NamedTuple):
@@ -142,11 +139,7 @@ def dtype_policy(asked: Precision, use_gpu: bool) -> str:
 
 
 def _cpu_has_bfloat16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return not BFLOAT16.isdisjoint(cpu_flags())
 
 
 def describe_hardware(resources: Resources) -> dict[str, Any]:
@@ -154,21 +147,12 @@ def describe_hardware(resources: Resources) -> dict[str, Any]:
     for node in resources.nodes:
         gpus[node.accelerator] += node.gpus
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cpus": resources.cpus,
         "memory_bytes": resources.memory_bytes,
         "gpus": [f"{count} × {name}" for name, count in gpus.items() if count],
         "nodes": len(resources.nodes),
     }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def versions() -> dict[str, str]:
