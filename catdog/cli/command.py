@@ -21,17 +21,17 @@ class Terminated(KeyboardInterrupt):
     received = False
 
 
-def command(main: Callable[[list[str]], None], arguments: list[str]) -> int:
+def command(main: Callable[[list[str]], int | None], arguments: list[str]) -> int:
     """Run ``main`` and return the exit code.
 
-    0 finished; 1 the run failed; 2 the user's mistake, in one line; 130 Ctrl-C; 143 SIGTERM.
-    A mistake of ours keeps its traceback.
+    0 finished, or what ``main`` returns; 1 the run failed; 2 the user's mistake, in one line; 130
+    Ctrl-C; 143 SIGTERM. A mistake of ours keeps its traceback.
     """
     signal.signal(signal.SIGTERM, _raise_terminated)
     use_onednn()
     try:
         with console.activity_shown():
-            main(arguments)
+            code = main(arguments)
     except UserError as error:
         console.complain(str(error), error.details)
         return error.exit_code
@@ -49,7 +49,7 @@ def command(main: Callable[[list[str]], None], arguments: list[str]) -> int:
     except KeyboardInterrupt:
         console.complain_more(f"stopped; the same command continues: {console.given()}")
         return 143 if Terminated.received else 130
-    return 0
+    return code or 0
 
 
 def _raise_terminated(number: int, frame: FrameType | None) -> None:
