@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-all lint format types gpu python clean .venv FORCE
+.PHONY: help train test test-slow test-all lint format types docs gpu python clean .venv FORCE
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -72,6 +72,9 @@ format: $(READY_DEV)  ## ruff: put everything in form
 
 types: $(READY_DEV)  ## mypy
 	$(BIN)/mypy
+
+docs: $(READY)  ## write docs/settings.md and its JSON schema from the code
+	$(BIN)/python -m catdog.cli.settings docs
 
 .venv: $(READY_DEV)  ## set up alone: .venv with the exact versions of constraints.txt
 

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from catdog.cli.parsing import OneLineParser, at_least_one, program, workers_range
+from catdog.cli.settings import as_text
 from catdog.config import AugmentationSettings, Config, merged
 from catdog.config.architectures import BACKBONES, MODEL_NAMES, MODELS
 from catdog.config.spelling import nearest_settings, setting_paths
@@ -116,6 +117,14 @@ class _TheOneModel(argparse.Action):
         namespace.models, namespace.tune_model = [values], values
 
 
+class _HelpSettings(argparse.Action):
+    """``--help-settings`` prints the reference of all settings and ends the program."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        print(as_text())
+        parser.exit()
+
+
 def _where_group(parser: argparse.ArgumentParser, *, name: bool = True) -> Any:
     """Photos, storage and settings; ``name``: also of what concerns a run."""
     where = parser.add_argument_group("what and where")
@@ -156,6 +165,9 @@ def _where_group(parser: argparse.ArgumentParser, *, name: bool = True) -> Any:
         default=[],
         dest="assignments",
         help="any setting by its path, e.g. --set scratch.learning_rate=5e-4",
+    )
+    where.add_argument(
+        "--help-settings", nargs=0, action=_HelpSettings, help="list all settings for --set"
     )
     return where
 

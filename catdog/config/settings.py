@@ -40,20 +40,37 @@ class Settings(BaseModel):
 
 
 class DataSettings(Settings):
-    source: str | None = Field(None, description="photos; none: the built-in drawings")
-    image_size: int = Field(224, ge=32, le=1024, description="side of the prepared squares, pixels")
-    val_fraction: float = Field(0.1, gt=0, lt=0.5)
-    test_fraction: float = Field(0.1, gt=0, lt=0.5)
-    max_rejected: float = Field(0.2, ge=0, le=1, description="stop above this share of bad files")
-    min_per_class: int = Field(10, ge=1)
-    drawings: int = Field(480, ge=40, description="how many pictures to draw without a source")
+    """The photos and what is made of them before training."""
+
+    source: str | None = Field(
+        None,
+        description="folder, archive, table or URI with the photos; null: the built-in drawings",
+    )
+    image_size: int = Field(224, ge=32, le=1024, description="side of the prepared photos, pixels")
+    val_fraction: float = Field(
+        0.1, gt=0, lt=0.5, description="share of each class in the validation split"
+    )
+    test_fraction: float = Field(
+        0.1, gt=0, lt=0.5, description="share of each class in the test split"
+    )
+    max_rejected: float = Field(
+        0.2, ge=0, le=1, description="stop if a larger share of the labelled files is rejected"
+    )
+    min_per_class: int = Field(
+        10, ge=1, description="stop if fewer good photos of a class are left"
+    )
+    drawings: int = Field(480, ge=40, description="number of drawings if there is no source")
 
 
 class WeightsSettings(Settings):
     """Where a backbone's weights come from and the input scale that belongs to them."""
 
-    source: str = Field("imagenet", description="imagenet, none, or a file or URI")
-    scale: InputScale = "-1..1"
+    source: str = Field(
+        "imagenet", description="imagenet, none (train from scratch), or a file or URI"
+    )
+    scale: InputScale = Field(
+        "-1..1", description="range that pixel values are scaled to, as these weights expect it"
+    )
 
     @property
     def pretrained(self) -> bool:
@@ -67,17 +84,27 @@ class WeightsSettings(Settings):
 
 
 class AugmentationSettings(Settings):
-    """Applied to training pictures only, on the device; 0 turns a part off."""
+    """Random changes to training photos, on the device; 0 turns a part off, ``none`` all of it."""
 
-    horizontal_flip: bool = True
+    horizontal_flip: bool = Field(True, description="mirror half of the photos")
     rotation: float = Field(0.2, ge=0, le=1, description="largest angle as a share of a full turn")
-    zoom: float = Field(0.2, ge=0, lt=1)
-    translation: float = Field(0.0, ge=0, lt=1)
-    brightness: float = Field(0.0, ge=0, le=1)
-    contrast: float = Field(0.0, ge=0, le=1)
+    zoom: float = Field(
+        0.2, ge=0, lt=1, description="largest change of scale, as a share of the photo's size"
+    )
+    translation: float = Field(
+        0.0, ge=0, lt=1, description="largest shift, as a share of width and height"
+    )
+    brightness: float = Field(
+        0.0, ge=0, le=1, description="largest change of brightness, as a share of the value range"
+    )
+    contrast: float = Field(0.0, ge=0, le=1, description="largest change of contrast, as a share")
     rand_augment: float = Field(0.0, ge=0, le=1, description="strength of RandAugment")
-    mixup: float = Field(0.0, ge=0, le=1, description="alpha of MixUp: blends photos and labels")
-    cutmix: float = Field(0.0, ge=0, le=1, description="alpha of CutMix: pastes parts of photos")
+    mixup: float = Field(
+        0.0, ge=0, le=1, description="alpha of MixUp, which blends photos and their labels"
+    )
+    cutmix: float = Field(
+        0.0, ge=0, le=1, description="alpha of CutMix, which pastes parts of other photos"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -105,53 +132,104 @@ class AugmentationSettings(Settings):
 class ScratchSettings(Settings):
     """Training a whole network from random weights. Rates are for the global batch."""
 
-    epochs: int = Field(6, ge=1)
+    epochs: int = Field(6, ge=1, description="epochs of training")
     backbone_epochs: int | None = Field(
-        None, ge=1, description="epochs of a backbone without weights; none: the same"
+        None, ge=1, description="epochs of a backbone without weights; null: the same as epochs"
     )
-    learning_rate: float = Field(1e-3, gt=0)
-    warmup_epochs: float = Field(1.0, ge=0)
-    weight_decay: float = Field(1e-2, ge=0)
-    label_smoothing: float = Field(0.05, ge=0, lt=0.5)
-    dropout: float = Field(0.2, ge=0, lt=1)
-    clip_norm: float | None = Field(1.0, gt=0, description="norm of the whole gradient")
+    learning_rate: float = Field(
+        1e-3, gt=0, description="peak rate, after warm-up and before the cosine decay to zero"
+    )
+    warmup_epochs: float = Field(
+        1.0, ge=0, description="length of the linear warm-up; at most half of the epochs"
+    )
+    weight_decay: float = Field(
+        1e-2, ge=0, description="AdamW's weight decay; biases and batch norm have none"
+    )
+    label_smoothing: float = Field(
+        0.05, ge=0, lt=0.5, description="move labels this far from 0 and 1"
+    )
+    dropout: float = Field(0.2, ge=0, lt=1, description="dropout rate")
+    clip_norm: float | None = Field(
+        1.0, gt=0, description="largest norm of the whole gradient; null: no clipping"
+    )
     ema_momentum: float | None = Field(
-        None, gt=0, lt=1, description="average the weights over steps; the average is what is kept"
+        None,
+        gt=0,
+        lt=1,
+        description="average the weights over steps with this momentum, and evaluate and save the "
+        "average; null: no averaging",
     )
-    accumulation_steps: int = Field(1, ge=1)
-    patience: int | None = Field(None, ge=1, description="stop after so many epochs without gain")
+    accumulation_steps: int = Field(
+        1, ge=1, description="steps whose gradients are averaged for one update"
+    )
+    patience: int | None = Field(
+        None, ge=1, description="stop after this many epochs without improvement; null: never"
+    )
     class_weights: bool | None = Field(
-        None, description="let classes count alike; none: where one is over 1.5 times the other"
+        None,
+        description="weight the loss so that both classes count the same; null: if one has more "
+        "than 1.5 times the photos of the other",
     )
 
 
 class FineTuneSettings(Settings):
-    """The upper blocks of a pretrained backbone, from a head fitted on frozen features."""
+    """Training the upper blocks of a pretrained backbone, after a head on frozen features."""
 
-    epochs: int = Field(3, ge=0, description="0: the probe is the model")
-    head: Literal["probe", "zero"] = Field("probe", description="what the head starts from")
-    learning_rate: float = Field(2e-4, gt=0)
-    unfrozen_blocks: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
-        2, description="blocks of the backbone, from top"
+    epochs: int = Field(
+        3, ge=0, description="epochs of fine-tuning; 0: the head on frozen features is the model"
     )
-    layer_decay: float = Field(1.0, gt=0, le=1, description="rate factor from a block to the lower")
-    warmup_epochs: float = Field(0.5, ge=0)
-    weight_decay: float = Field(1e-2, ge=0)
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    dropout: float = Field(0.2, ge=0, lt=1)
-    clip_norm: float | None = Field(1.0, gt=0)
-    ema_momentum: float | None = Field(None, gt=0, lt=1)
-    accumulation_steps: int = Field(1, ge=1)
-    patience: int | None = Field(None, ge=1)
-    class_weights: bool | None = None
+    head: Literal["probe", "zero"] = Field(
+        "probe", description="start from the fitted head (probe) or from a head of zeros (zero)"
+    )
+    learning_rate: float = Field(
+        2e-4, gt=0, description="peak rate, after warm-up and before the cosine decay to zero"
+    )
+    unfrozen_blocks: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
+        2, description="how many blocks of the backbone are trained, counted from the top"
+    )
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="factor on the learning rate for each block further down"
+    )
+    warmup_epochs: float = Field(
+        0.5, ge=0, description="length of the linear warm-up; at most half of the epochs"
+    )
+    weight_decay: float = Field(
+        1e-2, ge=0, description="AdamW's weight decay; biases and batch norm have none"
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="move labels this far from 0 and 1"
+    )
+    dropout: float = Field(0.2, ge=0, lt=1, description="dropout rate before the head")
+    clip_norm: float | None = Field(
+        1.0, gt=0, description="largest norm of the whole gradient; null: no clipping"
+    )
+    ema_momentum: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="average the weights over steps with this momentum, and evaluate and save the "
+        "average; null: no averaging",
+    )
+    accumulation_steps: int = Field(
+        1, ge=1, description="steps whose gradients are averaged for one update"
+    )
+    patience: int | None = Field(
+        None, ge=1, description="stop after this many epochs without improvement; null: never"
+    )
+    class_weights: bool | None = Field(
+        None,
+        description="weight the loss so that both classes count the same; null: if one has more "
+        "than 1.5 times the photos of the other",
+    )
     augmentation: AugmentationSettings = AugmentationSettings(
         rotation=0.03, zoom=0.1, translation=0.1
     )
     views: int = Field(
         0,
         ge=0,
-        description="fixed views kept per photo, the first as it is, the others augmented; 0: "
-        "augment the pixels each epoch. Without augmentation there is always one",
+        description="compute and keep activations of this many views of each photo, the first "
+        "unchanged and the others augmented; 0: augment pixels anew in each epoch. Without "
+        "augmentation one view is kept",
     )
 
     @property
@@ -161,26 +239,43 @@ class FineTuneSettings(Settings):
 
 
 class ComputeSettings(Settings):
-    workers: int = Field(2, ge=0, description="training workers; 0: all GPUs, else all nodes")
+    """Workers, precision and time limits; apart from the precision no part of a run's identity."""
+
+    workers: int = Field(
+        2, ge=0, description="number of training workers; 0: one for each GPU, else for each node"
+    )
     min_workers: int | None = Field(
-        None, ge=1, description="train with as few while nodes are missing; none: with all or not"
+        None,
+        ge=1,
+        description="train with at least this many while there is no room for all; null: only "
+        "with all",
     )
     resize_every_s: int = Field(
-        60, ge=1, description="with min_workers: how often to look for nodes that have joined"
+        60, ge=1, description="with min_workers: seconds between looks for room for more workers"
     )
-    use_gpu: bool | None = Field(None, description="none: GPUs where there are any")
+    use_gpu: bool | None = Field(
+        None, description="one GPU for each worker; null: if the cluster has GPUs"
+    )
     cpus_per_worker: int | None = Field(
-        None, ge=1, description="none: what the cluster has, shared"
+        None, ge=1, description="CPU cores of a worker; null: the cluster's cores, divided evenly"
     )
-    precision: Precision = "auto"
+    precision: Precision = Field(
+        "auto",
+        description="auto: bfloat16 on GPUs and on CPUs that have instructions for it, else "
+        "float32; for efficientnet_lite0 float32 on CPUs",
+    )
     reproducible: bool | None = Field(
         None,
-        description="the same bits on any number of workers, proved before each training; none: on "
-        "CPUs, for networks small enough that it costs little (the base CNN, heads)",
+        description="the same weights, bit by bit, on any number of workers, proved before each "
+        "training; null: on CPUs, for models where it costs little (the base CNN, heads)",
     )
-    xla: bool = Field(False, description="compile with XLA; not on several CPU workers")
-    max_restarts: int = Field(3, ge=0)
-    stall_limit_s: int = Field(600, ge=10, description="a step that takes longer is a hang")
+    xla: bool = Field(False, description="compile with XLA; not possible with several CPU workers")
+    max_restarts: int = Field(
+        3, ge=0, description="how often a training is restarted after a worker failed or was lost"
+    )
+    stall_limit_s: int = Field(
+        600, ge=10, description="seconds without a step after which a worker counts as hung"
+    )
 
     @model_validator(mode="after")
     def _range_is_one(self) -> ComputeSettings:
@@ -192,22 +287,36 @@ class ComputeSettings(Settings):
 class Config(Settings):
     """Everything a run is made from."""
 
-    preset: PresetName = "sample"
-    name: str | None = None
-    storage: str = "runs"
-    seed: int = Field(0, ge=0, lt=2**31)
-    seeds: int = Field(1, ge=1, le=100, description="final trainings of each model, one seed each")
+    preset: PresetName = Field(
+        "sample", description="where the defaults come from; laptop if photos are given"
+    )
+    name: str | None = Field(
+        None, description="the run's name; null: the preset and a hash of the settings"
+    )
+    storage: str = Field(
+        "runs",
+        description="folder or URI for prepared photos and runs; default: runs in the project's "
+        "folder, in a Ray job ~/catdog-runs",
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="seed of the trainings, the sweep and the drawings"
+    )
+    seeds: int = Field(
+        1, ge=1, le=100, description="train each model this often, with consecutive seeds"
+    )
     data: DataSettings = DataSettings()
-    models: tuple[ModelName, ...] = MODEL_NAMES
-    batch_size: int = Field(32, ge=1, description="global: over all workers")
+    models: tuple[ModelName, ...] = Field(MODEL_NAMES, description="the models to train")
+    batch_size: int = Field(32, ge=1, description="photos in a step, over all workers")
     weights: dict[ModelName, WeightsSettings] = {
         name: WeightsSettings.of(name) for name in BACKBONES
     }
     model_image_size: dict[ModelName, int] = Field(
-        {}, description="side at which a model looks; it shrinks the prepared squares itself"
+        {},
+        description="side in pixels that a model sees, if smaller than data.image_size; the model "
+        "resizes the photos itself",
     )
     head_only: tuple[ModelName, ...] = Field(
-        (), description="backbones with weights that end with their probe, nothing fine-tuned"
+        (), description="pretrained backbones that get a head and no fine-tuning"
     )
     augmentation: AugmentationSettings = AugmentationSettings()
     scratch: ScratchSettings = ScratchSettings()

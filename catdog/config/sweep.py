@@ -1,4 +1,4 @@
-"""The settings of a sweep, a group of :class:`catdog.config.Config`."""
+"""Settings of a hyperparameter sweep: the group ``sweep`` of :class:`catdog.config.Config`."""
 
 from __future__ import annotations
 
@@ -18,31 +18,49 @@ Strength = Annotated[float, Field(ge=0, le=10)]
 
 
 class SweepSettings(BaseModel):
-    """What a sweep tries. Ranges are drawn log-uniformly, lists evenly; a list of one fixes it.
+    """What a sweep tries. Ranges are drawn log-uniformly, lists evenly; a list of one is fixed.
 
-    ``finetune``: trials are Ray Train runs, ASHA stops poor ones on each epoch's validation
-    accuracy. ``head``: trials train the head alone on kept features, in seconds.
+    ``finetune``: trials are Ray Train runs, and ASHA stops poor ones by the validation accuracy of
+    their epochs. ``head``: trials train the head alone on kept features, in seconds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    stage: SweepStage = "finetune"
-    search: SearchMethod = "random"
-    trials: int = Field(3, ge=0)
-    model: Backbone | None = Field(None, description="none: the one with the best probe")
-    epochs: int = Field(2, ge=1, description="of a trial of fine-tuning")
-    head_epochs: int = Field(30, ge=1, description="of a trial of the head")
-    grace_epochs: int = Field(1, ge=1)
-    reduction_factor: int = Field(2, ge=2)
-    grid_points: int = Field(3, ge=2, description="values of a range in a grid")
-    learning_rate: tuple[float, float] = Field((3e-5, 1e-3), description="range, log-uniform")
-    head_learning_rate: tuple[float, float] = Field((1e-3, 1e-1), description="of the head alone")
-    unfrozen_blocks: tuple[Blocks, ...] = Field((1, 2, 4), min_length=1)
-    dropout: tuple[Dropout, ...] = Field((0.0, 0.2, 0.4), min_length=1)
-    weight_decay: tuple[float, float] = Field((1e-4, 1e-1), description="range, log-uniform")
-    label_smoothing: tuple[Smoothing, ...] = Field((0.0, 0.05, 0.1), min_length=1)
+    stage: SweepStage = Field(
+        "finetune", description="what a trial trains: the head alone, or a fine-tuning"
+    )
+    search: SearchMethod = Field(
+        "random", description="how points are chosen; tpe needs the extra tpe"
+    )
+    trials: int = Field(3, ge=0, description="number of trials; 0: no sweep")
+    model: Backbone | None = Field(
+        None, description="the model that is swept; null: the one with the best probe"
+    )
+    epochs: int = Field(2, ge=1, description="epochs of a trial of fine-tuning")
+    head_epochs: int = Field(30, ge=1, description="epochs of a trial of the head")
+    grace_epochs: int = Field(1, ge=1, description="ASHA stops no trial before this many epochs")
+    reduction_factor: int = Field(
+        2, ge=2, description="at each of its steps ASHA keeps one trial of this many"
+    )
+    grid_points: int = Field(3, ge=2, description="how many values a range has in a grid")
+    learning_rate: tuple[float, float] = Field(
+        (3e-5, 1e-3), description="range of the peak rate of fine-tuning"
+    )
+    head_learning_rate: tuple[float, float] = Field(
+        (1e-3, 1e-1), description="range of the peak rate of the head alone"
+    )
+    unfrozen_blocks: tuple[Blocks, ...] = Field(
+        (1, 2, 4), min_length=1, description="values of fine_tune.unfrozen_blocks"
+    )
+    dropout: tuple[Dropout, ...] = Field(
+        (0.0, 0.2, 0.4), min_length=1, description="values of dropout"
+    )
+    weight_decay: tuple[float, float] = Field((1e-4, 1e-1), description="range of weight decay")
+    label_smoothing: tuple[Smoothing, ...] = Field(
+        (0.0, 0.05, 0.1), min_length=1, description="values of label smoothing"
+    )
     augmentation_strength: tuple[Strength, ...] = Field(
-        (0.5, 1.0, 1.5), min_length=1, description="factor on all of fine_tune.augmentation"
+        (0.5, 1.0, 1.5), min_length=1, description="factors on all of fine_tune.augmentation"
     )
 
     @field_validator("learning_rate", "head_learning_rate", "weight_decay")

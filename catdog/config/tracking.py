@@ -1,4 +1,7 @@
-"""Where a run is tracked, a group of :class:`catdog.config.Config`; no part of a run's identity."""
+"""Settings of experiment tracking: the group ``tracking`` of :class:`catdog.config.Config`.
+
+They are no part of a run's identity: a run can be tracked elsewhere when it is continued.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ Tracker = Literal["mlflow"]
 
 
 class TrackingSettings(BaseModel):
-    """Nothing is tracked unless ``to`` says where."""
+    """Where settings, epochs and results are sent beside the run directory."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    to: Tracker | None = None
-    uri: str | None = Field(None, description="of the server; none: MLFLOW_TRACKING_URI")
-    experiment: str = Field("catdog", min_length=1)
+    to: Tracker | None = Field(None, description="the tracking server's kind; null: no tracking")
+    uri: str | None = Field(
+        None, description="the server's address; null: the variable MLFLOW_TRACKING_URI"
+    )
+    experiment: str = Field("catdog", min_length=1, description="name of MLflow's experiment")

@@ -63,3 +63,11 @@ def test_an_unknown_flag_is_one_line_and_exit_code_2(
     shown = capsys.readouterr()
     assert shown.out == ""
     assert len(shown.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["train", "tune"])
+def test_help_settings_lists_every_setting_without_slow_imports(command: str) -> None:
+    done = catdog(command, "--help-settings")
+    assert done.returncode == 0, done.stderr
+    assert "  data.image_size  (integer, 32 to 1024)" in done.stdout
+    assert done.stderr == "[]\n"
