@@ -70,8 +70,8 @@ def _groups(path: str, node: Tree, defs: Tree, trees: Mapping[str, Any]) -> Iter
                 where, inner = f"{where}.MODEL", _resolved(entries, defs)
             settings.append(Setting(where, _kind(inner, defs), _default(values), description))
     yield Group(path, _paragraph(node["description"]), settings)
-    for where, group, values in below:
-        yield from _groups(where, group, defs, values)
+    for where, group, defaults in below:
+        yield from _groups(where, group, defs, defaults)
 
 
 def _paragraph(docstring: str) -> str:
