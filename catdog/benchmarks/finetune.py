@@ -24,7 +24,7 @@ from catdog.transfer.features import extract
 
 #: Of each training; the first pays for the graph and does not count.
 EPOCHS = 3
-SETTINGS = FineTuneSettings(epochs=EPOCHS, unfrozen_blocks=1, views=1)
+SETTINGS = FineTuneSettings(epochs=EPOCHS, unfrozen_blocks=1)
 BATCH = 32
 
 

@@ -1,8 +1,8 @@
 """Trials of the head on kept features, against trials that each run the backbone.
 
 A plain trial is what a sweep does without kept features: a process of its own builds the backbone,
-runs it over the photos **once** (not once an epoch), and trains the same head. Two of them share
-the cores, and their time is scaled to the trials of the sweep.
+runs it over the photos **once**, and fits the same head with one ``C``. Two of them share the
+cores, and their time is scaled to the trials of the sweep.
 """
 
 from __future__ import annotations
@@ -16,37 +16,33 @@ from typing import Any
 from catdog import console
 from catdog.benchmarks._transfer import Bench, bench
 from catdog.cluster.numerics import use_onednn
-from catdog.config import FineTuneSettings, ModelName
-from catdog.config.sweep import SweepSettings
+from catdog.config import ModelName
 from catdog.models.registry import POOLED
 from catdog.storage import Location
 from catdog.training.inputs import Split, open_dataset
 from catdog.training.pool import WorkerPool
-from catdog.transfer.features import LEARNT, FeatureRequest, FeatureSet, extract
-from catdog.transfer.head import HeadData, train_head
-from catdog.transfer.head_sweep import HeadTask, sweep_heads
-from catdog.transfer.search import Point, Search, with_point
-from catdog.transfer.trials import TrialStore
+from catdog.transfer import probe
+from catdog.transfer.features import FeatureRequest, extract
 
-TRIALS = 16
-EPOCHS = 30
-BATCH = 32
+TRIALS = len(probe.STRENGTHS)
 BACKBONE: ModelName = "inception_v3"
 #: Plain trials that are measured, at once.
 MEASURED = 2
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Medians of rounds taken in turn; starting the processes of each side counts."""
+    """Medians of rounds taken in turn; starting processes counts, the sweep's as the extraction's,
+    for it runs in the same.
+    """
     seconds: dict[str, list[float]] = {"extraction": [], "sweep": [], "plain": []}
     name = arguments.backbone[0] if arguments.backbone else BACKBONE
     with bench(arguments) as made:
         request = made.request(name)
         for turn in range(arguments.rounds):
             place = made.storage / f"round-{turn}"
-            took, features = _extraction(made, request, place)
-            seconds["extraction"].append(took)
-            seconds["sweep"].append(_sweep(made, features, place / "sweep"))
+            extraction, sweep = _ours(made, request, place)
+            seconds["extraction"].append(extraction)
+            seconds["sweep"].append(sweep)
             seconds["plain"].append(_plain(made, request))
             line = "  ".join(f"{side} {times[-1]:.1f} s" for side, times in seconds.items())
             console.say(f"round {turn + 1}  {line}")
@@ -61,7 +57,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "plain_seconds_scaled": round(plain, 1),
         "plain_trial": "own process, backbone once over the photos, then the same head",
         "model": name,
-        "epochs": EPOCHS,
         **facts,
         "cores": dict.fromkeys(seconds, made.cores),
         # On a machine with other work these tell more: the sides of a round are neighbours.
@@ -79,32 +74,18 @@ def _by_round(plain: list[float], ours: list[float]) -> list[float]:
     return [round(scale * a / b, 2) for a, b in zip(plain, ours, strict=True)]
 
 
-def _settings(point: Point) -> FineTuneSettings:
-    settings = with_point(FineTuneSettings(epochs=EPOCHS, dropout=0.2), point)
-    assert isinstance(settings, FineTuneSettings)
-    return settings
-
-
-def _extraction(made: Bench, request: FeatureRequest, place: Location) -> tuple[float, FeatureSet]:
+def _ours(made: Bench, request: FeatureRequest, place: Location) -> tuple[float, float]:
+    """Seconds of the extraction and of the sweep, in one group of workers as in the job."""
     start = time.perf_counter()
     with WorkerPool(made.workers, place / "ray", lambda message: None) as pool:
-        # As jobs/tune.py does: of the photos that a plain trial computes too.
-        kept = extract(pool, made.dataset, request, [POOLED], place, splits=LEARNT)
-    return time.perf_counter() - start, kept[POOLED]
-
-
-def _sweep(made: Bench, features: FeatureSet, folder: Location) -> float:
-    space = SweepSettings(stage="head", trials=TRIALS)
-    defaults = {"learning_rate": 0.01, "dropout": 0.2, "weight_decay": 0.01}
-    trial_store = TrialStore(folder, Search.of(space, defaults, 0), TRIALS)
-    start = time.perf_counter()
-    sweep_heads(
-        HeadTask(features, _settings, BATCH, 0), trial_store, made.cores, lambda record: None
-    )
-    trial_store.summarise(0.0)
-    seconds = time.perf_counter() - start
-    assert all(record["status"] == "finished" for record in trial_store.records())
-    return seconds
+        features = extract(pool, made.dataset, request, [POOLED], place)[POOLED]
+        extracted = time.perf_counter()
+        facts = probe.fit(pool, features, place / "probe", None)
+        store = probe.trial_store(place / "sweep")
+        probe.record(facts, store, lambda record: None)
+        store.summarise(0.0)
+        end = time.perf_counter()
+    return extracted - start, end - extracted
 
 
 def _plain(made: Bench, request: FeatureRequest) -> float:
@@ -114,14 +95,14 @@ def _plain(made: Bench, request: FeatureRequest) -> float:
     cpus = max(1, made.cores // MEASURED)
     # A process of its own for each, as Tune starts them.
     trial = ray.remote(num_cpus=cpus, max_calls=1)(plain_trial)
-    rates = [0.01 * (number + 1) for number in range(MEASURED)]
+    tried = probe.STRENGTHS[:MEASURED]
     start = time.perf_counter()
-    ray.get([trial.remote(made.dataset.root.uri, request, cpus, rate) for rate in rates])
+    ray.get([trial.remote(made.dataset.root.uri, request, cpus, strength) for strength in tried])
     return time.perf_counter() - start
 
 
-def plain_trial(dataset: str, request: FeatureRequest, threads: int, rate: float) -> float:
-    """Build the backbone, run it over training and validation photos, train the head."""
+def plain_trial(dataset: str, request: FeatureRequest, threads: int, strength: float) -> float:
+    """Build the backbone, run it over the photos, fit the head; its validation loss."""
     use_onednn()
     import numpy as np
     import tensorflow as tf
@@ -149,5 +130,5 @@ def plain_trial(dataset: str, request: FeatureRequest, threads: int, rate: float
         ]
         return np.concatenate(parts).astype(np.float32), rows.labels.astype(np.float32)
 
-    data = HeadData(features("train"), features("val"))
-    return float(train_head(data, _settings({"learning_rate": rate}), BATCH, 0)[-1]["val_loss"])
+    (head,) = probe.heads_of(features("train"), [strength], None)
+    return probe.measured(head, features("val"))[0]

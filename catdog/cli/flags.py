@@ -97,7 +97,7 @@ def tuning_parser() -> argparse.ArgumentParser:
     sweep.add_argument(
         "--stage",
         choices=("head", "finetune"),
-        help="head: on kept features, in seconds; finetune: Ray Train runs under ASHA (default)",
+        help="head: 6 penalties on kept features; finetune: Ray Train runs under ASHA (default)",
     )
     sweep.add_argument(
         "--search",

@@ -1,6 +1,6 @@
 """A sweep alone: what to fine-tune with, tried on validation photos.
 
-catdog tune --data PATH --model inception_v3 --trials 16 --stage head
+catdog tune --data PATH --model inception_v3 --trials 16
 catdog train --config runs/NAME/sweeps/inception_v3/best.yaml
 
 It is the job of jobs/train.py up to its sweep: prepared photos, features and trials are kept, and

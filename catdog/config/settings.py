@@ -224,18 +224,13 @@ class FineTuneSettings(Settings):
     augmentation: AugmentationSettings = AugmentationSettings(
         rotation=0.03, zoom=0.1, translation=0.1
     )
-    views: int = Field(
-        0,
-        ge=0,
-        description="compute and keep activations of this many views of each photo, the first "
-        "unchanged and the others augmented; 0: augment pixels anew in each epoch. Without "
-        "augmentation one view is kept",
-    )
 
     @property
-    def kept_views(self) -> int:
-        """Rows of a photo below the unfrozen blocks, computed once; 0: new ones each epoch."""
-        return 1 if self.augmentation.is_off else self.views
+    def keeps_activations(self) -> bool:
+        """Whether what lies below the unfrozen blocks is computed once: every epoch sees the same
+        pixels.
+        """
+        return self.augmentation.is_off
 
 
 class ComputeSettings(Settings):
@@ -352,6 +347,16 @@ class Config(Settings):
     def weights_of(self, model: ModelName) -> WeightsSettings:
         own = WeightsSettings.of(model)
         return self.weights.get(model, own) if model in BACKBONES else own
+
+    def ends_with_probe(self, model: ModelName) -> bool:
+        """Whether nothing of ``model`` is fine-tuned, given that it has weights.
+
+        A model that is to be swept is to be fine-tuned, but for a sweep of the head.
+        """
+        if self.sweep.trials and self.sweep.stage == "head":
+            return True
+        asked = model in self.head_only and model != self.sweep.model
+        return asked or not self.fine_tune.epochs
 
     @property
     def identity(self) -> str:

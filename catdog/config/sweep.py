@@ -20,8 +20,9 @@ Strength = Annotated[float, Field(ge=0, le=10)]
 class SweepSettings(BaseModel):
     """What a sweep tries. Ranges are drawn log-uniformly, lists evenly; a list of one is fixed.
 
-    ``finetune``: trials are Ray Train runs, and ASHA stops poor ones by the validation accuracy of
-    their epochs. ``head``: trials train the head alone on kept features, in seconds.
+    ``finetune``: trials are Ray Train runs, ASHA stops poor ones on each epoch's validation
+    accuracy. ``head``: the head alone is fitted on kept features, once for each of six penalties,
+    in seconds; all backbones with weights end with it, and no other setting counts but ``model``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,7 +38,6 @@ class SweepSettings(BaseModel):
         None, description="the model that is swept; null: the one with the best probe"
     )
     epochs: int = Field(2, ge=1, description="epochs of a trial of fine-tuning")
-    head_epochs: int = Field(30, ge=1, description="epochs of a trial of the head")
     grace_epochs: int = Field(1, ge=1, description="ASHA stops no trial before this many epochs")
     reduction_factor: int = Field(
         2, ge=2, description="at each of its steps ASHA keeps one trial of this many"
@@ -45,9 +45,6 @@ class SweepSettings(BaseModel):
     grid_points: int = Field(3, ge=2, description="how many values a range has in a grid")
     learning_rate: tuple[float, float] = Field(
         (3e-5, 1e-3), description="range of the peak rate of fine-tuning"
-    )
-    head_learning_rate: tuple[float, float] = Field(
-        (1e-3, 1e-1), description="range of the peak rate of the head alone"
     )
     unfrozen_blocks: tuple[Blocks, ...] = Field(
         (1, 2, 4), min_length=1, description="values of fine_tune.unfrozen_blocks"
@@ -63,7 +60,7 @@ class SweepSettings(BaseModel):
         (0.5, 1.0, 1.5), min_length=1, description="factors on all of fine_tune.augmentation"
     )
 
-    @field_validator("learning_rate", "head_learning_rate", "weight_decay")
+    @field_validator("learning_rate", "weight_decay")
     @classmethod
     def _is_a_range(cls, value: tuple[float, float]) -> tuple[float, float]:
         if not 0 < value[0] <= value[1]:

@@ -47,14 +47,6 @@ def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return generator.permutation(count).astype(np.int64)
 
 
-def one_view_each(photos: NDArray[np.int64], views: int, epoch: int) -> NDArray[np.int64]:
-    """Rows of ``photos`` in an epoch, where the ``views`` rows of a photo lie together.
-
-    Each epoch takes another row of a photo; in ``views`` epochs each is taken once.
-    """
-    return photos * views + (photos + epoch) % views
-
-
 def share(indices: ArrayLike, rank: int, world_size: int, unit: int = 1) -> NDArray[np.int64]:
     """The contiguous part of ``indices`` for ``rank``; sizes differ by ``unit`` rows at most.
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from catdog import console
 from catdog.runs import Events
-from catdog.transfer.trials import ranking
 
 
 def epoch_line(message: dict[str, Any], left_s: float | None) -> str:
@@ -179,8 +178,7 @@ class EventLog:
             console.warn(f"{what} failed: {record['error']}")
             return
         console.say(
-            f"{what} {record['epochs']} epochs  val_loss {record['val_loss']:.4f}  "
-            f"val_accuracy {record['val_accuracy']:.4f}"
+            f"{what}  val_loss {record['val_loss']:.4f}  val_accuracy {record['val_accuracy']:.4f}"
         )
         last = record["history"][-1]
         self.events.add("trial", id=record["id"], config=record["config"], **last)
@@ -196,7 +194,7 @@ class EventLog:
                 console.duration(trial["seconds"]),
                 trial["status"],
             ]
-            for trial in ranking(trials)
+            for trial in trials
         ]
         console.table(["trial", "setting", "val_accuracy", "epochs", "time", "status"], rows)
 

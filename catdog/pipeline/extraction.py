@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from catdog.config import FineTuneSettings, ModelName, ScratchSettings
+from catdog.models.registry import POOLED
 from catdog.pipeline.planning import Plan
 from catdog.storage import Location
-from catdog.training.inputs import Split
 from catdog.training.pool import Runner
-from catdog.transfer.features import LEARNT, SPLITS, FeatureSet, extract
+from catdog.transfer import probe
+from catdog.transfer.features import FeatureSet, extract
+
+
+def fit_probe(pool: Runner, plan: Plan, name: ModelName) -> dict[str, Any]:
+    """The head on the frozen features of ``name``; what is kept is not computed."""
+    features = features_of(pool, plan, name, [POOLED])[POOLED]
+    weighed = plan.config.fine_tune.class_weights
+    return probe.fit(pool, features, plan.run.model(name), weighed)
 
 
 def features_of(
-    pool: Runner,
-    plan: Plan,
-    name: ModelName,
-    boundaries: Sequence[str],
-    splits: Sequence[Split] = SPLITS,
+    pool: Runner, plan: Plan, name: ModelName, boundaries: Sequence[str]
 ) -> dict[str, FeatureSet]:
     """Activations of ``name`` at ``boundaries``; what is kept is not computed."""
     request = replace(plan.feature_request(name), precision=pool.workers.precision_of(name))
     storage = Location.of(plan.config.storage)
-    return extract(pool, plan.dataset, request, boundaries, storage, splits)
+    return extract(pool, plan.dataset, request, boundaries, storage)
 
 
 def kept_features(
@@ -34,4 +39,4 @@ def kept_features(
 ) -> dict[str, FeatureSet]:
     """Activations that ``trainings`` of ``name`` start from, by boundary; none for pixels."""
     cuts = sorted(plan.kept_cuts(name, trainings))
-    return features_of(pool, plan, name, cuts, LEARNT) if cuts else {}
+    return features_of(pool, plan, name, cuts) if cuts else {}

@@ -25,9 +25,8 @@ from catdog.cluster.workers import Workers
 from catdog.config import Config, ModelName
 from catdog.data.prepare import PreparedSet
 from catdog.errors import UserError
-from catdog.models.registry import POOLED
 from catdog.models.weights import RANDOM, Weights, fetch, is_installed
-from catdog.pipeline.extraction import features_of, kept_features
+from catdog.pipeline.extraction import fit_probe, kept_features
 from catdog.pipeline.planning import Plan
 from catdog.pipeline.preflight import check, check_places
 from catdog.pipeline.preparation import WHAT, account_line, prepared
@@ -205,21 +204,18 @@ def transfer(
     With ``finish`` what ends with its head is a model with a report, and so is the first of all
     before a fine-tuning that augments pixels in every epoch begins.
     """
-    from catdog.transfer import probe
-
     plan = Plan(work.config, work.run, dataset, work.workers.precision, dict(weights))
     for name in plan.probes_in_order():
         work.session.stage("probe", f"{name}: a head on frozen features")
         plan.weights[name] = _drawn_if_random(work, plan, name)
-        features = features_of(work.pool, plan, name, [POOLED])[POOLED]
-        row = probe.fit(work.pool, features, work.run.model(name))["row"]
+        row = fit_probe(work.pool, plan, name)["row"]
         console.say(
             f"{name} probe  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
             f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}"
         )
         work.session.events.add("probe", model=name, **row)
         plan.probed[name] = row["val_accuracy"]
-        first_look = len(plan.probed) == 1 and not work.config.fine_tune.kept_views
+        first_look = len(plan.probed) == 1 and not work.config.fine_tune.keeps_activations
         if finish and (plan.is_head_alone(name) or first_look):
             _finish_probe(work, plan, name)
     return plan
@@ -250,7 +246,7 @@ def sweep(work: Work, plan: Plan) -> Plan:
         return plan
     from catdog.pipeline.tuning import choose
 
-    return choose(work.pool, plan, name, work.session, Resources.now())
+    return choose(work.pool, plan, name, work.session)
 
 
 def train_models(work: Work, plan: Plan) -> None:

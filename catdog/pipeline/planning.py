@@ -15,16 +15,8 @@ from catdog.runs import RunDirectory, TrainingId
 from catdog.storage import Location
 from catdog.training.job import TrainingJob
 from catdog.transfer.features import FeatureRequest, FeatureSet
-from catdog.transfer.search import Point, Range, Search, with_point
+from catdog.transfer.search import Point, Search, with_point
 
-#: What a sweep of the head fixes, so that the training in the end is the one it tried.
-HEAD_ALONE: dict[str, Any] = {
-    "head": "zero",
-    "unfrozen_blocks": 0,
-    "layer_decay": 1.0,
-    "ema_momentum": None,
-    "accumulation_steps": 1,
-}
 #: The head alone, as the probe has fitted it.
 NO_FINE_TUNING: dict[str, Any] = {"epochs": 0, "head": "probe", "unfrozen_blocks": 0}
 
@@ -94,13 +86,9 @@ class Plan:
         return next(iter([*ranked, *scratch]), None)
 
     def is_head_alone(self, name: ModelName) -> bool:
-        """Whether ``name`` ends with its probe: as asked, or as its features are random anyway.
-
-        A model that is to be swept is to be fine-tuned, too.
-        """
-        config, weights = self.config, self.weights.get(name)
-        asked = name in config.head_only and name != config.sweep.model
-        return weights is not None and (weights.is_random or asked or not config.fine_tune.epochs)
+        """Whether ``name`` ends with its probe: as asked, or as its features are random anyway."""
+        weights = self.weights.get(name)
+        return weights is not None and (weights.is_random or self.config.ends_with_probe(name))
 
     def tried(
         self, name: ModelName, point: Mapping[str, Any]
@@ -108,12 +96,9 @@ class Plan:
         """The settings of ``name`` at a point of the sweep, as many epochs as in the end."""
         if name not in self.weights:
             return with_point(self.config.scratch, point)
-        base = self.config.fine_tune
-        if self.config.sweep.stage == "head":
-            fixed = {"epochs": self.config.sweep.head_epochs, "views": max(1, base.views)}
-            fixed |= HEAD_ALONE
-            base = base.model_copy(update=fixed)
-        return with_point(base, point)
+        if self.config.sweep.stage == "head":  # the probe is the best of what it tries
+            return self.config.fine_tune.model_copy(update=NO_FINE_TUNING)
+        return with_point(self.config.fine_tune, point)
 
     def _takes_choice(self, name: ModelName) -> bool:
         """A choice for fine-tuning says nothing about training from scratch, and the reverse."""
@@ -124,15 +109,12 @@ class Plan:
         return (name in self.weights) == (self.swept in self.weights)
 
     def feature_request(self, name: ModelName) -> FeatureRequest:
-        fine_tune, weights = self.config.fine_tune, self.weights[name]
+        weights = self.weights[name]
         return FeatureRequest(
             architecture=self.architecture(name),
             backbone=weights.uri,
             weights_hash=weights.hash,
             precision=self.precision,
-            views=max(1, fine_tune.kept_views),
-            augmentation=fine_tune.augmentation if fine_tune.kept_views > 1 else None,
-            seed=self.config.seed,
         )
 
     def job(self, name: ModelName, features: Mapping[str, FeatureSet]) -> TrainingJob:
@@ -168,7 +150,8 @@ class Plan:
         cuts = {
             self.boundary_of(name, settings)
             for settings in trainings
-            if isinstance(settings, FineTuneSettings) and settings.epochs and settings.kept_views
+            if isinstance(settings, FineTuneSettings) and settings.epochs
+            if settings.keeps_activations
         }
         return cuts - {"pixels"}
 
@@ -195,7 +178,6 @@ class Plan:
             features=kept.root.uri if kept else None,
             boundary=cut if kept else "pixels",
             freeze_below=cut,
-            views=kept.manifest["views"] if kept else 1,
             backbone=self.weights[name].uri if name in self.weights else None,
             head=self._head(name, settings),
             augmentation=(
@@ -218,15 +200,12 @@ class Plan:
         """How the sweep of ``name`` chooses points; the run's own settings are the first."""
         config, settings = self.config, self.tried(name, {})
         first: Point = {"learning_rate": settings.learning_rate}
-        if config.sweep.stage == "head":
-            # The rate for fine-tuning says nothing about a fresh head.
-            first["learning_rate"] = Range(*config.sweep.head_learning_rate).middle
         if isinstance(settings, FineTuneSettings):
             first["unfrozen_blocks"] = settings.unfrozen_blocks
         for key in ("dropout", "weight_decay", "label_smoothing"):
             first[key] = getattr(settings, key)
         # Kept rows are what they are: a strength would need an extraction of its own.
-        if isinstance(settings, FineTuneSettings) and not settings.kept_views:
+        if isinstance(settings, FineTuneSettings) and not settings.keeps_activations:
             first["augmentation_strength"] = 1.0
         return Search.of(config.sweep, first, config.seed)
 

@@ -51,7 +51,6 @@ def check(config: Config) -> Survey:
     check_tracking(config.tracking)
     for name in config.models:
         check_source(name, config.weights_of(name))
-        check_kept_views(config, name)
     seen = survey(config.data, config.seed)
     free = Location.of(config.storage).free_bytes()
     if free is not None and free < seen.needed_bytes:
@@ -60,37 +59,6 @@ def check(config: Config) -> Survey:
             f"photos and {console.size(free)} are free; give another --storage"
         )
     return seen
-
-
-def check_kept_views(config: Config, name: ModelName) -> None:
-    """Views are kept at the boundary of what is frozen, so something must be.
-
-    Raises:
-        UserError: all blocks are trained, or photos are mixed, and ``fine_tune.views`` would come
-            to nothing.
-    """
-    views, blocks = config.fine_tune.views, config.fine_tune.unfrozen_blocks
-    if not views or not MODELS[name].is_backbone or not config.weights_of(name).pretrained:
-        return
-    mixed = config.fine_tune.augmentation
-    if mixed.mixup or mixed.cutmix:
-        raise UserError(
-            f"fine_tune.views {views} keeps each photo's activations, and mixup and cutmix mix "
-            "photos: set fine_tune.views=0, or leave them out"
-        )
-    swept = config.sweep.stage if config.sweep.trials else None
-    # The choice of a sweep of the head is a head alone.
-    where = {} if swept == "head" else {"fine_tune.unfrozen_blocks": [blocks]}
-    if swept == "finetune":
-        where["sweep.unfrozen_blocks"] = list(config.sweep.unfrozen_blocks)
-    for key, values in where.items():
-        for value in values:
-            if boundary(name, value) == "pixels":
-                raise UserError(
-                    f"fine_tune.views {views} keeps activations below the unfrozen blocks, and "
-                    f"{key} {value} leaves nothing frozen in {name}: "
-                    "set fine_tune.views=0 to augment pixels, or unfreeze fewer blocks"
-                )
 
 
 def print_plan(config: Config) -> None:
@@ -171,9 +139,7 @@ def _epochs(config: Config, name: ModelName, lacking: Container[ModelName] = ())
     if not config.weights_of(name).pretrained:
         backbone = MODELS[name].is_backbone and config.scratch.backbone_epochs
         return backbone or config.scratch.epochs
-    if name in lacking or (name in config.head_only and name != config.sweep.model):
-        return 0
-    return config.fine_tune.epochs
+    return 0 if name in lacking or config.ends_with_probe(name) else config.fine_tune.epochs
 
 
 def estimate_seconds(
@@ -191,12 +157,12 @@ def estimate_seconds(
     def epochs_s(name: ModelName, epochs: int) -> float:
         whole = epochs * learnt * photo_s(name)
         settings = config.fine_tune
-        kept = settings.kept_views and boundary(name, settings.unfrozen_blocks) != "pixels"
+        kept = settings.keeps_activations and boundary(name, settings.unfrozen_blocks) != "pixels"
         return KEPT_SHARE * whole if kept and config.weights_of(name).pretrained else whole
 
     seconds = GROUP_S
     for name in config.models:
-        # Each photo once for its features, where there are any; those for testing once more.
+        # Each photo once: for its features, where there are any, or as one for testing.
         passes = photos if config.weights_of(name).pretrained else photos - learnt
         seconds += MODEL_S + passes * photo_s(name) * FORWARD_SHARE
         epochs = _epochs(config, name, lacking)

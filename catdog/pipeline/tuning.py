@@ -5,19 +5,17 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 from catdog import console
 from catdog.cluster.resources import Resources
 from catdog.cluster.workers import Workers
-from catdog.config import Config, FineTuneSettings, ModelName
+from catdog.config import Config, ModelName
 from catdog.errors import RunFailed, UserError
-from catdog.models.registry import POOLED
-from catdog.pipeline.extraction import features_of, kept_features
+from catdog.pipeline.extraction import fit_probe, kept_features
 from catdog.pipeline.planning import Plan
 from catdog.pipeline.session import Session
 from catdog.training.pool import WorkerPool
-from catdog.transfer.features import LEARNT
+from catdog.transfer import probe
 from catdog.transfer.trials import TrialStore
 
 
@@ -28,9 +26,7 @@ def concurrent_groups(workers: Workers, resources: Resources) -> int:
     return max(1, resources.cpus // (workers.count * workers.cpus))
 
 
-def choose(
-    pool: WorkerPool, plan: Plan, name: ModelName, session: Session, resources: Resources
-) -> Plan:
+def choose(pool: WorkerPool, plan: Plan, name: ModelName, session: Session) -> Plan:
     """Run what is missing of the sweep of ``name``; returns the plan with the best setting.
 
     Leaves ``trials.json``, ``trials.parquet`` and ``best.yaml``, also when it is interrupted.
@@ -52,7 +48,8 @@ def choose(
     started = time.monotonic()
     try:
         if plan.config.sweep.stage == "head":
-            _sweep_head(pool, plan, name, trial_store, session, resources)
+            ended = session.event_log.trial_ended
+            probe.record(fit_probe(pool, plan, name), trial_store, ended)
         else:
             _sweep_fine_tuning(pool, plan, name, trial_store, session)
     except BaseException:
@@ -70,31 +67,9 @@ def _ledger(plan: Plan, name: ModelName) -> TrialStore:
             f"a sweep of the head needs pretrained weights for {name}: give "
             f"--weights-for {name}=PATH,scale=0..1, or --stage finetune"
         )
+    if settings.stage == "head":
+        return probe.trial_store(plan.run.sweep(name))
     return TrialStore(plan.run.sweep(name), plan.search(name), settings.trials)
-
-
-def _sweep_head(
-    pool: WorkerPool,
-    plan: Plan,
-    name: ModelName,
-    trial_store: TrialStore,
-    session: Session,
-    resources: Resources,
-) -> None:
-    from catdog.transfer.head_sweep import HeadTask, sweep_heads
-
-    if not trial_store.missing():
-        return
-    features = features_of(pool, plan, name, [POOLED], LEARNT)[POOLED]
-
-    def settings_of(point: dict[str, Any]) -> FineTuneSettings:
-        tried = plan.tried(name, point)
-        assert isinstance(tried, FineTuneSettings)
-        return tried
-
-    task = HeadTask(features, settings_of, plan.config.batch_size, plan.config.seed)
-    pool.rest()  # the trials are actors with a core each
-    sweep_heads(task, trial_store, resources.cpus, session.event_log.trial_ended)
 
 
 def _sweep_fine_tuning(
@@ -122,7 +97,7 @@ def _conclude(
     plan: Plan, name: ModelName, trial_store: TrialStore, session: Session, seconds: float
 ) -> Plan:
     outcome = trial_store.summarise(seconds)
-    session.event_log.ranking(outcome["trials"])
+    session.event_log.ranking(trial_store.ranked())
     session.events.add("sweep", model=name, best=outcome["best"], seconds=outcome["seconds"])
     chosen = replace(plan, best=outcome["best"]["config"], swept=name)
     (trial_store.folder / "best.yaml").write_text(_chosen_config(chosen, name).to_yaml())

@@ -56,8 +56,12 @@ def sweep_view(run: Run, name: str, price: float | None) -> SweepView:
     sweep = run.sweeps[name]
     facts = ("id", "config", "val_accuracy", "epochs", "seconds", "status", "error", "history")
     trials = [{fact: trial.get(fact) for fact in facts} for trial in sweep.get("trials") or []]
-    trials.sort(key=lambda trial: (trial["status"] == "failed", -(trial["val_accuracy"] or -1.0)))
     best = (sweep.get("best") or {}).get("id")
+
+    def place(trial: Tree) -> tuple[bool, bool, float]:
+        return trial["status"] == "failed", trial["id"] != best, -(trial["val_accuracy"] or -1.0)
+
+    trials.sort(key=place)
     kinds = _block_kinds(trials)
     return SweepView(
         run=run,

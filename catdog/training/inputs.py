@@ -7,7 +7,7 @@ from typing import Literal, TypedDict
 
 import numpy as np
 
-from catdog.data.feed import Batch, batches, epoch_order, one_view_each
+from catdog.data.feed import Batch, batches, epoch_order
 from catdog.data.prepare import PreparedSet
 from catdog.data.shards import Rows, open_rows
 from catdog.storage import Location
@@ -78,8 +78,7 @@ def epoch_batches(
     Shares of a batch are multiples of ``unit`` rows and have ``fewest`` at least; the last
     incomplete batch is left out. Where photos are mixed each row comes with its partner.
     """
-    order = epoch_order(len(rows) // job.views, job.seed, epoch)
-    order = one_view_each(order, job.views, epoch)
+    order = epoch_order(len(rows), job.seed, epoch)
     size = min(job.batch_size, len(order))
     augmentation = job.applied_augmentation
     mixes = augmentation is not None and (augmentation.mixup or augmentation.cutmix)

@@ -38,7 +38,6 @@ class TrainingJob:
         photos: the identity of that set, which moving or copying the photos does not change.
         features: URI of kept activations at ``boundary``, the rows instead of pixels.
         freeze_below: layer under which nothing is trained; ``pixels`` trains everything.
-        views: kept rows per training photo when rows are fixed augmented views.
         backbone: URI of the backbone's weights (``.npz``), for a pretrained one.
         head: URI of the probe's head, which fine-tuning starts from.
         reproducible: the same bits on any number of workers; none: where it is cheap.
@@ -58,7 +57,6 @@ class TrainingJob:
     features: str | None = None
     boundary: str = "pixels"
     freeze_below: str = "pixels"
-    views: int = 1
     backbone: str | None = None
     head: str | None = None
     augmentation: AugmentationSettings | None = None
@@ -84,7 +82,7 @@ class TrainingJob:
 
     @property
     def applied_augmentation(self) -> AugmentationSettings | None:
-        """``None`` where rows are kept activations: what augments those was drawn before."""
+        """``None`` where rows are kept activations, which nothing augments."""
         return self.augmentation if self.boundary == "pixels" else None
 
     @property
@@ -111,7 +109,7 @@ class TrainingJob:
         ]
         # The file of weights is named by their hash.
         weights = (self.backbone or "").partition("?")[0].rpartition("/")[2]
-        facts += [weights, self.boundary, self.freeze_below, self.views, augmentation]
+        facts += [weights, self.boundary, self.freeze_below, augmentation]
         return digest([*facts, HOW_IT_DRAWS] if self.draws else facts)
 
 

@@ -109,7 +109,7 @@ class ModelTrainer:
     ) -> ModelTrainer:
         """Of ``network`` with the first rank's weights; collective."""
         # Fewer photos than a batch make one step of all of them.
-        steps = max(1, len(rows) // job.views // job.batch_size)
+        steps = max(1, len(rows) // job.batch_size)
         knobs = Knobs.of(job)
         step = make_step(job, rank, network, rows.dtype, weights, knobs, exact=unit is not None)
         schedule = RateSchedule.of(job.settings, steps)

@@ -165,6 +165,6 @@ def _set_graph_optimisation(job: TrainingJob) -> None:
     """TensorFlow's graph optimiser costs a backbone 5 to 10 s and saves 7 % of a step."""
     import tensorflow as tf
 
-    photos = len(open_inputs(job)[0]) // job.views
+    photos = len(open_inputs(job)[0])
     steps = job.settings.epochs * photos // job.batch_size
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": steps < SHORT_STEPS})

@@ -1,7 +1,7 @@
 """The frozen part of a backbone, computed once.
 
 Activations at one or more layers ("boundaries") are written beside the prepared set under their
-own fingerprint: photos, architecture, weights, precision, layer, views. The workers that train
+own fingerprint: photos, architecture, weights, precision, layer. The workers that train
 compute them, each its share of the photos; every chunk of photos becomes one shard, so an
 interrupted extraction goes on where it was and a second run computes nothing.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catdog.cluster.numerics import use_onednn
-from catdog.config import AugmentationSettings, digest
+from catdog.config import digest
 from catdog.data.graph import full_disk_told
 from catdog.data.prepare import PreparedSet
 from catdog.data.shards import Rows, open_rows, write_shard
@@ -29,11 +29,8 @@ from catdog.training.inputs import Chunk, Split, chunks_of, open_dataset, photos
 from catdog.training.pool import Runner
 from catdog.training.progress import Rank
 
-#: What training and sweeps look at, and all there is.
-LEARNT: tuple[Split, ...] = ("train", "val")
-SPLITS: tuple[Split, ...] = (*LEARNT, "test")
-#: Another number for another way, so that views drawn before are not taken for today's.
-HOW_VIEWS_ARE_DRAWN = 2
+#: What training and sweeps look at; test photos go through the whole network.
+SPLITS: tuple[Split, ...] = ("train", "val")
 #: Photos a forward pass.
 BATCH = 64
 
@@ -45,31 +42,22 @@ class FeatureRequest:
     Attributes:
         backbone: URI of the backbone's weights.
         weights_hash: what tells one set of weights from another.
-        views: rows kept per training photo; the first is the photo itself, the others are
-            augmented. Validation and test photos have one.
     """
 
     architecture: Architecture
     backbone: str
     weights_hash: str
     precision: str
-    views: int = 1
-    augmentation: AugmentationSettings | None = None
-    seed: int = 0
 
     def fingerprint(self, dataset: PreparedSet, boundary: str) -> str:
         architecture = asdict(self.architecture) | {"dropout": None}
-        views: list[Any] = [1]
-        if self.augmentation is not None and self.views > 1:
-            drawn = self.augmentation.model_dump(mode="json")
-            views = [self.views, drawn, self.seed, HOW_VIEWS_ARE_DRAWN]
         weights = [self.weights_hash, self.precision]
-        return digest([dataset.identity, architecture, *weights, boundary, *views])
+        return digest([dataset.identity, architecture, *weights, boundary])
 
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Kept activations; rows are in the order of the prepared set's rows, views side by side."""
+    """Kept activations; rows are in the order of the prepared set's rows."""
 
     root: Location
     manifest: dict[str, Any]
@@ -84,27 +72,18 @@ def extract(
     request: FeatureRequest,
     boundaries: Sequence[str],
     storage: Location,
-    splits: Sequence[Split] = SPLITS,
 ) -> dict[str, FeatureSet]:
-    """Activations at every boundary in one pass over the photos; what is there is not computed.
-
-    Args:
-        splits: whose photos; the others may be added by a later call.
+    """Activations of the training and validation photos at every boundary, in one pass over them;
+    what is there is not computed.
     """
     targets = {
         boundary: storage / "features" / request.fingerprint(dataset, boundary)
         for boundary in boundaries
     }
-    missing = {b: t for b, t in targets.items() if not set(splits) <= _files(t).keys()}
+    missing = {b: t for b, t in targets.items() if not (t / "manifest.json").exists()}
     if missing:
-        _compute(pool, dataset, request, missing, splits, storage)
+        _compute(pool, dataset, request, missing, storage)
     return {b: FeatureSet(t, (t / "manifest.json").read_json()) for b, t in targets.items()}
-
-
-def _files(target: Location) -> dict[str, list[str]]:
-    """The names of the shards of each split that is complete."""
-    manifest = target / "manifest.json"
-    return dict(manifest.read_json()["files"]) if manifest.exists() else {}
 
 
 def _compute(
@@ -112,11 +91,10 @@ def _compute(
     dataset: PreparedSet,
     request: FeatureRequest,
     targets: dict[str, Location],
-    splits: Sequence[Split],
     storage: Location,
 ) -> None:
     started = time.monotonic()
-    chunks = chunks_of(dataset, splits)
+    chunks = chunks_of(dataset, SPLITS)
     waiting = [
         chunk
         for chunk in chunks
@@ -136,12 +114,12 @@ def _compute(
         pool.run([task])
     files = {
         split: [_shard(dataset.root, chunk).name for chunk in chunks if chunk["split"] == split]
-        for split in splits
+        for split in SPLITS
     }
     for boundary, target in targets.items():
-        known = {"boundary": boundary, "views": request.views}
-        known["seconds"] = time.monotonic() - started
-        (target / "manifest.json").write_json(known | {"files": _files(target) | files})
+        seconds = time.monotonic() - started
+        manifest = {"boundary": boundary, "seconds": seconds, "files": files}
+        (target / "manifest.json").write_json(manifest)
 
 
 @dataclass(frozen=True)
@@ -193,7 +171,7 @@ def check_room(storage: Location, photos: int, bytes_each: float) -> None:
             f"not enough disk under {storage}: the activations of {photos} more photos need "
             f"{needed / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free; give another "
             "--storage, delete old folders of features/, or let every training augment its pixels, "
-            "of which nothing is kept: fine_tune.views=0, some fine_tune.augmentation, and no 0 in "
+            "of which nothing is kept: some fine_tune.augmentation, and no 0 in "
             "sweep.augmentation_strength"
         )
 
@@ -217,7 +195,6 @@ class Extractor:
 
         from catdog.models import registry
         from catdog.models.weights import unpack
-        from catdog.training.augmentation import make_augmentation
 
         keras.backend.clear_session()
         keras.config.set_dtype_policy(request.precision)
@@ -234,41 +211,24 @@ class Extractor:
         self.plain = tf.function(
             lambda pixels: trunk(pixels, training=False), input_signature=signature
         )
-        self.augmentation = make_augmentation(request.augmentation) if request.views > 1 else None
 
     def __call__(self, chunk: Chunk) -> dict[str, Any]:
         rows = self.dataset.rows(chunk["split"])
         indices = np.arange(chunk["start"], chunk["stop"])
-        training = chunk["split"] == "train"
-        kept: dict[str, list[NDArray[Any]]] = {boundary: [] for boundary in self.targets}
-        for view in range(self.request.views if training else 1):
-            outputs = self._forward(rows, indices, view)
-            for boundary, output in outputs.items():
-                kept[boundary].append(output)
         size = 0
-        for boundary, target in self.targets.items():
-            # (photos, views, *shape): the views of a photo lie side by side.
-            stacked = np.stack(kept[boundary], axis=1)
-            photo = np.repeat(indices, stacked.shape[1])
+        for boundary, output in self._forward(rows, indices).items():
             size += write_shard(
-                _shard(target, chunk),
-                stacked.reshape(-1, *stacked.shape[2:]),
-                labels=rows.labels[photo],
-                uris=[rows.uris[index] for index in photo],
+                _shard(self.targets[boundary], chunk),
+                output,
+                labels=rows.labels[indices],
+                uris=[rows.uris[index] for index in indices],
             )["bytes"]
         return {"photos": len(indices), "bytes": size}
 
-    def _forward(
-        self, rows: Rows, indices: NDArray[np.int64], view: int
-    ) -> dict[str, NDArray[Any]]:
-        """Activations of a view of the photos at ``indices`` by boundary: (photos, *shape) each."""
-
-        def activations(photos: NDArray[np.int64]) -> list[NDArray[Any]]:
-            pixels = rows.gather(photos)
-            return self._activations(self._augmented(pixels, photos, view) if view else pixels)
-
+    def _forward(self, rows: Rows, indices: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Activations of the photos at ``indices`` by boundary: (photos, *shape) each."""
         batches = [indices[at : at + BATCH] for at in range(0, len(indices), BATCH)]
-        outputs = list(self.streams.map(activations, batches))
+        outputs = list(self.streams.map(lambda at: self._activations(rows.gather(at)), batches))
         parts = zip(*outputs, strict=True)
         return {name: np.concatenate(each) for name, each in zip(self.targets, parts, strict=True)}
 
@@ -276,17 +236,3 @@ class Extractor:
         outputs = self.plain(pixels)
         outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
         return [output.numpy() for output in outputs]
-
-    def _augmented(
-        self, pixels: NDArray[np.uint8], photos: NDArray[np.int64], view: int
-    ) -> NDArray[np.uint8]:
-        """Drawn by seed, view and the photo's number: the same in any run and on any actor."""
-        import tensorflow as tf
-
-        from catdog.training.draws import Draws
-
-        assert self.augmentation is not None
-        numbers = (view, photos, len(photos), photos[0])
-        draws = Draws(self.request.seed, *(tf.constant(each, tf.int64) for each in numbers))
-        varied = self.augmentation(pixels, draws).numpy()
-        return np.clip(np.rint(varied), 0, 255).astype(np.uint8)

@@ -1,14 +1,16 @@
 """The linear probe: a head fitted on frozen features.
 
-Logistic regression is the head (one dense unit with a sigmoid) at its optimum, which no number of
-epochs of stochastic descent beats; scikit-learn finds it in about a second. Fine-tuning starts
-from it: Kumar et al., *Fine-Tuning can Distort Pretrained Features and Underperform
-Out-of-Distribution*, ICLR 2022.
+Logistic regression is the head (one dense unit with a sigmoid) at its optimum: the problem is
+convex, so no number of epochs of stochastic descent beats it, and scikit-learn finds it in about a
+second. What is left to choose is the strength of the L2 penalty. Fine-tuning starts from this head:
+Kumar et al., *Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution*,
+ICLR 2022.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,101 +21,138 @@ from catdog.models.weights import pack
 from catdog.storage import Location
 from catdog.training.pool import Runner
 from catdog.training.progress import Rank
+from catdog.training.weighting import class_weights
 from catdog.transfer.features import FeatureSet
+from catdog.transfer.search import Search
+from catdog.transfer.trials import OnRecord, TrialStore
 
-#: Inverse strengths of the L2 penalty that are tried; validation loss chooses.
-STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
+#: Values of scikit-learn's ``C`` (inverse strength of the penalty) that are tried, the strongest
+#: first; validation loss chooses.
+STRENGTHS = (1e-4, 6e-4, 4e-3, 2.5e-2, 1.6e-1, 1.0)
+
+#: Features (n, width) float32 and labels (n,), 0 or 1.
+Labelled = tuple[NDArray[np.float32], NDArray[Any]]
+#: Kernel (width,) and bias (1,), both float32.
+Head = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
-def fit(pool: Runner, features: FeatureSet, output: Location) -> dict[str, Any]:
+def fit(
+    pool: Runner, features: FeatureSet, output: Location, weighed: bool | None
+) -> dict[str, Any]:
     """Fit the head for ``features`` on a worker, once.
 
     Writes ``probe.npz`` (kernel (features, 1), bias (1,)), ``zero.npz`` (the same shapes, for a
     head that starts from nothing) and ``probe.json`` below ``output`` and returns the last: ``row``
-    for the history, ``test`` sums and seconds.
+    for the history, the row of each ``C`` tried, and seconds.
+
+    Args:
+        weighed: the setting ``fine_tune.class_weights``.
     """
     target = output / "probe.json"
+    made_from = {"features": features.root.name, "class_weights": weighed}
     if target.exists():
         known: dict[str, Any] = target.read_json()
-        if known["features"] == features.root.name:
+        if "trials" in known and made_from.items() <= known.items():
             return known
-    facts, kernel, bias = pool.run([FitTask(features)])[0][0]
-    (output / "probe.npz").write_bytes(pack([kernel, bias])[0])
-    (output / "zero.npz").write_bytes(pack([np.zeros_like(kernel), np.zeros_like(bias)])[0])
-    facts |= {
-        "features": features.root.name,
-        "feature_seconds": features.manifest.get("seconds", 0.0),
-    }
+    facts, kernel, bias = pool.run([FitTask(features, weighed)])[0][0]
+    (output / "probe.npz").write_bytes(pack([kernel[:, None], bias])[0])
+    zeros = [np.zeros_like(kernel)[:, None], np.zeros_like(bias)]
+    (output / "zero.npz").write_bytes(pack(zeros)[0])
+    facts |= made_from | {"feature_seconds": features.manifest.get("seconds", 0.0)}
     target.write_json(facts)
-    result: dict[str, Any] = facts
-    return result
+    return dict(facts)
+
+
+def trial_store(folder: Location) -> TrialStore:
+    """For a sweep of the head: one trial for each ``C``, ranked by what chooses the probe."""
+    search = Search("grid", {"C": STRENGTHS}, {})
+    return TrialStore(folder, search, len(STRENGTHS), ranked_by="val_loss")
+
+
+def record(facts: dict[str, Any], store: TrialStore, on_record: OnRecord) -> None:
+    """Write what is missing of the records of a sweep of the head; ``facts`` are :func:`fit`'s."""
+    tried = dict(zip(store.ids, facts["trials"], strict=True))
+    for key in store.missing():
+        point, row = tried[key]["config"], tried[key]["row"]
+        on_record(store.close(key, point, [row], row["seconds"], "finished"))
 
 
 @dataclass(frozen=True)
 class FitTask:
-    """Rank 0 fits the head; it takes seconds."""
+    """Rank 0 fits the head for every ``C``; it takes seconds.
+
+    Returns:
+        What becomes ``probe.json``, and the kernel and bias with the least validation loss.
+    """
 
     features: FeatureSet
+    weighed: bool | None = None
 
-    def run(self, rank: Rank) -> Any:
-        return _fit(self.features) if rank.is_chief else None
-
-
-def _fit(features: FeatureSet) -> tuple[dict[str, Any], NDArray[Any], NDArray[Any]]:
-    started = time.monotonic()
-    (x, y), (x_val, y_val), (x_test, y_test) = (
-        _arrays(features, s) for s in ("train", "val", "test")
-    )
-    mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-6
-    best: tuple[float, NDArray[Any], NDArray[Any], float] | None = None
-    for strength in STRENGTHS:
-        weights, offset = _logistic((x - mean) / spread, y, strength)
-        # The standardisation is folded into the head: it takes features as they are.
-        kernel = (weights / spread).astype(np.float32)
-        bias = np.float32(offset - float(mean @ (weights / spread)))
-        loss, _ = _measure(x_val @ kernel + bias, y_val)
-        if best is None or loss < best[0]:
-            best = (loss, kernel, np.array([bias], np.float32), strength)
-    assert best is not None
-    _, kernel, bias_array, strength = best
-    loss, accuracy = _measure(x @ kernel + bias_array, y)
-    val_loss, val_accuracy = _measure(x_val @ kernel + bias_array, y_val)
-    test_loss, test_accuracy = _measure(x_test @ kernel + bias_array, y_test)
-    seconds = time.monotonic() - started
-    facts = {
-        "row": {
-            "phase": "probe",
-            "epoch": 1,
-            "loss": loss,
-            "accuracy": accuracy,
-            "val_loss": val_loss,
-            "val_accuracy": val_accuracy,
-            "seconds": seconds,
-            "images_per_second": None,
-            "learning_rate": None,
-        },
-        "inverse_penalty": strength,
-        "test": {"n": len(y_test), "accuracy": test_accuracy, "loss": test_loss},
-        "seconds": seconds,
-    }
-    return facts, kernel[:, None], bias_array
+    def run(self, rank: Rank) -> tuple[dict[str, Any], *Head] | None:
+        if not rank.is_chief:
+            return None
+        started = time.monotonic()
+        train, val = (arrays(self.features, split) for split in ("train", "val"))
+        trials, heads = [], []
+        began = time.monotonic()
+        for strength, head in zip(STRENGTHS, heads_of(train, STRENGTHS, self.weighed), strict=True):
+            row = _row(head, train, val, time.monotonic() - began)
+            trials.append({"config": {"C": strength}, "row": row})
+            heads.append(head)
+            began = time.monotonic()
+        losses = [trial["row"]["val_loss"] for trial in trials]
+        best = losses.index(min(losses))
+        seconds = time.monotonic() - started
+        row = trials[best]["row"] | {"seconds": seconds}
+        return {"row": row, "trials": trials, "seconds": seconds}, *heads[best]
 
 
-def _arrays(features: FeatureSet, split: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+def arrays(features: FeatureSet, split: str) -> Labelled:
     rows = features.rows(split)
     return rows.gather(np.arange(len(rows))).astype(np.float32), rows.labels
 
 
-def _logistic(x: NDArray[Any], y: NDArray[Any], strength: float) -> tuple[NDArray[Any], float]:
+def heads_of(train: Labelled, strengths: Sequence[float], weighed: bool | None) -> Iterator[Head]:
+    """The head for each of ``strengths``; standardisation is folded in: it takes features as they
+    are.
+    """
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=strength, max_iter=2000)
-    model.fit(x, y)
-    return model.coef_[0], float(model.intercept_[0])
+    x, y = train
+    mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-6
+    scaled = (x - mean) / spread
+    weights = class_weights(y, weighed)
+    # Each starts from the one before, which is near.
+    model = LogisticRegression(
+        max_iter=2000, warm_start=True, class_weight=weights and dict(enumerate(weights))
+    )
+    for strength in strengths:
+        model.set_params(C=strength).fit(scaled, y)
+        kernel = (model.coef_[0] / spread).astype(np.float32)
+        bias = model.intercept_[0] - mean @ (model.coef_[0] / spread)
+        yield kernel, np.array([bias], np.float32)
 
 
-def _measure(logits: NDArray[Any], labels: NDArray[Any]) -> tuple[float, float]:
+def _row(head: Head, train: Labelled, val: Labelled, seconds: float) -> dict[str, Any]:
+    """As of an epoch of training."""
+    loss, accuracy = measured(head, train)
+    val_loss, val_accuracy = measured(head, val)
+    return {
+        "phase": "probe",
+        "epoch": 1,
+        "loss": loss,
+        "accuracy": accuracy,
+        "val_loss": val_loss,
+        "val_accuracy": val_accuracy,
+        "seconds": seconds,
+        "images_per_second": None,
+        "learning_rate": None,
+    }
+
+
+def measured(head: Head, split: Labelled) -> tuple[float, float]:
     """(binary cross-entropy in nats, accuracy)"""
-    logits = logits.astype(np.float64)
+    (kernel, bias), (x, labels) = head, split
+    logits = (x @ kernel + bias).astype(np.float64)
     loss = np.logaddexp(0, logits) - labels * logits
     return float(loss.mean()), float(((logits > 0) == (labels > 0)).mean())

@@ -31,10 +31,6 @@ class Range:
     low: float
     high: float
 
-    @property
-    def middle(self) -> float:
-        return _rounded(math.sqrt(self.low * self.high))
-
     def draw(self, generator: np.random.Generator) -> float:
         return _rounded(math.exp(generator.uniform(math.log(self.low), math.log(self.high))))
 
@@ -50,11 +46,9 @@ Space = Mapping[str, "Range | Sequence[Any]"]
 
 def space_of(settings: SweepSettings, defaults: Point) -> Space:
     """The search space of ``settings``, for the names in ``defaults`` alone."""
-    head = settings.stage == "head"
-    rates = settings.head_learning_rate if head else settings.learning_rate
     space: Space = {
-        "learning_rate": Range(*rates),
-        "unfrozen_blocks": (0,) if head else settings.unfrozen_blocks,
+        "learning_rate": Range(*settings.learning_rate),
+        "unfrozen_blocks": settings.unfrozen_blocks,
         "dropout": settings.dropout,
         "weight_decay": Range(*settings.weight_decay),
         "label_smoothing": settings.label_smoothing,

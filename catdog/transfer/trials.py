@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from catdog.errors import RunFailed
 from catdog.storage import Location
@@ -30,6 +30,7 @@ class TrialStore:
     folder: Location
     search: Search
     trials: int
+    ranked_by: Literal["val_accuracy", "val_loss"] = "val_accuracy"
 
     @property
     def ids(self) -> list[str]:
@@ -93,7 +94,7 @@ class TrialStore:
             RunFailed: no trial came to a result.
         """
         records = self.records()
-        ranked = ranking(records)
+        ranked = self.ranked()
         if not ranked or ranked[0]["val_accuracy"] is None or _has_failed(ranked[0]):
             cause = records[0]["error"] if records else "none has ended"
             raise RunFailed(f"no trial of the sweep came to a result: {cause}")
@@ -109,12 +110,18 @@ class TrialStore:
         (self.folder / "trials.parquet").write_bytes(table(ranked))
         return result
 
+    def ranked(self) -> list[Record]:
+        """The trials that have ended, best first."""
+        return ranking(self.records(), by_loss=self.ranked_by == "val_loss")
+
     def _file(self, key: str) -> Location:
         return self.folder / "trials" / f"{key}.json"
 
 
-def ranking(records: Sequence[Record]) -> list[Record]:
+def ranking(records: Sequence[Record], by_loss: bool = False) -> list[Record]:
     """Best validation accuracy first, the lower loss where it is equal; failed trials last.
+
+    ``by_loss``: the lower loss first, whatever the accuracy.
 
     Last whatever their epochs came to before: who trained with the same settings would fail too.
     """
@@ -123,7 +130,7 @@ def ranking(records: Sequence[Record]) -> list[Record]:
         key=lambda record: (
             _has_failed(record),
             record["val_accuracy"] is None,
-            -(record["val_accuracy"] or 0.0),
+            0.0 if by_loss else -(record["val_accuracy"] or 0.0),
             record["val_loss"] or 0.0,
         ),
     )

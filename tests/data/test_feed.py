@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catdog.data.feed import batches, epoch_order, one_view_each, share
+from catdog.data.feed import batches, epoch_order, share
 from catdog.data.shards import Rows, open_rows, write_shard
 from catdog.storage import Location
 
@@ -164,15 +164,6 @@ def test_memory_is_used_again_only_when_nobody_holds_it(tmp_path: Path) -> None:
     assert len(set(addresses)) < 60, "no memory was used again"
     for number, view in views:
         assert np.array_equal(view[0], rows.gather([number * 5 + 2])[0, 1])
-
-
-def test_every_epoch_takes_another_view_of_a_photo() -> None:
-    photos = epoch_order(10, seed=0, epoch=1)
-    assert np.array_equal(one_view_each(photos, 1, epoch=4), photos)
-    epochs = [one_view_each(photos, 3, epoch) for epoch in (1, 2, 3)]
-    assert all(np.array_equal(rows // 3, photos) for rows in epochs)
-    assert sorted(np.concatenate(epochs)) == list(range(30)), "in three epochs every row once"
-    assert len(set(epochs[0] % 3)) == 3, "not all photos show the same view"
 
 
 def feed_threads() -> list[threading.Thread]:

@@ -16,11 +16,6 @@ import pytest
 
 #: Small photos and networks; weights from a file, as there may be no network.
 SMALL = ["--preset=sample", "--image-size=32", "--set=data.drawings=120", "--workers=1"]
-EXACT = [
-    "--set=compute.precision=float32",
-    "--set=sweep.dropout=[0.0]",
-    "--set=fine_tune.dropout=0",
-]
 
 
 def command(project: Path, job: str, *arguments: str) -> list[str]:
@@ -96,19 +91,11 @@ def test_a_mistake_of_the_user_is_one_line_and_exit_code_2(
 def test_a_killed_sweep_of_the_head_goes_on_and_train_takes_its_choice(
     project: Path, tmp_path: Path, weights: Path
 ) -> None:
-    given = [
-        f"--storage={tmp_path}",
-        f"--weights-for=resnet50v2={weights},scale=-1..1",
-        *SMALL,
-        *EXACT,
-    ]
-    # Trials and epochs enough for a sweep that can be met at work.
-    sweep = ["--model=resnet50v2", "--stage=head", "--trials=16", "--name=swept"]
-    sweep += [*given, "--set=sweep.head_epochs=100"]
+    given = [f"--storage={tmp_path}", f"--weights-for=resnet50v2={weights},scale=-1..1", *SMALL]
+    sweep = ["--model=resnet50v2", "--stage=head", "--name=swept", *given]
     folder = tmp_path / "swept/sweeps/resnet50v2"
-    stop_at(project, "trial 001", signal.SIGKILL, *sweep)
-    killed = times(folder)
-    assert 0 < len(killed) < 16
+    stop_at(project, "resnet50v2 probe", signal.SIGKILL, *sweep)
+    fitted = (tmp_path / "swept/models/resnet50v2/probe.json").read_text()
     assert not (folder / "best.yaml").exists()
     time.sleep(10)  # the local cluster ends some seconds after its driver
 
@@ -116,34 +103,22 @@ def test_a_killed_sweep_of_the_head_goes_on_and_train_takes_its_choice(
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip().splitlines()[-1] == str(folder / "best.yaml")
     assert "setting" in done.stdout, "the ranked table"
-    assert killed.items() < times(folder).items(), "a finished trial was run again"
-    assert len(times(folder)) == 16
+    assert (tmp_path / "swept/models/resnet50v2/probe.json").read_text() == fitted
     table = pd.read_parquet(folder / "trials.parquet")
-    assert table["val_accuracy"].is_monotonic_decreasing
+    assert table["val_loss"].is_monotonic_increasing
+    assert sorted(table["C"]) == [1e-4, 6e-4, 4e-3, 2.5e-2, 1.6e-1, 1.0]
 
     best = json.loads((folder / "trials.json").read_text())["best"]
-    trial = json.loads((folder / "trials" / f"{best['id']}.json").read_text())
-    trained = run(
-        project,
-        "train.py",
-        f"--config={folder / 'best.yaml'}",
-        "--name=final",
-        "--set=fine_tune.epochs=100",
-        "--seeds=2",
-    )
+    chosen = ["--name=final", "--seeds=2"]
+    trained = run(project, "train.py", f"--config={folder / 'best.yaml'}", *chosen)
     assert trained.returncode == 0, trained.stdout + trained.stderr
     rows = json.loads((tmp_path / "final/models/resnet50v2/history.json").read_text())
-    probe, *head = rows
-    assert probe["phase"] == "probe"
-    for ours, theirs in zip(trial["history"][:50], head[:50], strict=True):
-        assert ours["val_loss"] == pytest.approx(theirs["val_loss"], abs=1e-4), ours["epoch"]
-    other = tmp_path / "final/models/resnet50v2/seeds/1/history.json"
-    assert json.loads(other.read_text())[-1]["loss"] != head[-1]["loss"], "the same seed twice"
-    mistakes = pd.read_parquet(other.parent / "artifacts/gradcam.parquet")
-    assert len(mistakes), "nothing explained; the drawings are hard and the network is random"
+    assert rows[0]["phase"] == "probe"
+    assert rows[0]["val_loss"] == pytest.approx(best["val_loss"], abs=1e-6)
+    mistakes = tmp_path / "final/models/resnet50v2/artifacts/gradcam.parquet"
+    assert len(pd.read_parquet(mistakes)), "the drawings are hard and the network is random"
     (model,) = json.loads((tmp_path / "final/report.json").read_text())["models"]
-    assert model["seeds"]["n"] == 2
-    assert model["seeds"]["sd"] is not None
+    assert model["name"] == "resnet50v2"
 
 
 @pytest.mark.slow

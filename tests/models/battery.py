@@ -63,6 +63,7 @@ def _frozen(name: ModelName, model: Any) -> None:
     trained = {layer.name for layer in model.layers if layer.trainable_variables}
     assert "logit" in trained < above
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    assert norms and not any(layer.trainable for layer in norms)
+    assert norms
+    assert not any(layer.trainable for layer in norms)
     factors = registry.rate_factors(name, tail, 0.5)
     assert factors["logit/kernel"] == 1.0 > min(factors.values())

@@ -19,12 +19,19 @@ from catdog.storage import Location
 from catdog.transfer.features import FeatureSet
 
 
-def plan(folder: Path, **changes: Any) -> Plan:
+def plan(folder: Path, probed: Any = None, **changes: Any) -> Plan:
     root = Location.of(folder)
     config = laptop().model_copy(update={"storage": root.uri, "name": "run", **changes})
     weights = Weights((root / "w.npz").uri, "file", "abc", "0..1")
     dataset = PreparedSet(root / "set", {"format": 1, "image_size": 160, "contents": "c"})
-    return Plan(config, RunDirectory.of(config), dataset, "float32", {"inception_v3": weights})
+    return Plan(
+        config,
+        RunDirectory.of(config),
+        dataset,
+        "float32",
+        {"inception_v3": weights},
+        probed=probed or {},
+    )
 
 
 def stage(name: Any, **changes: Any) -> dict[str, Any]:
@@ -43,20 +50,13 @@ def test_the_choice_of_a_sweep_of_fine_tuning_changes_what_was_swept(tmp_path: P
     assert chosen.settings("resnet50v2").learning_rate == chosen.config.scratch.learning_rate
 
 
-def test_the_choice_of_a_sweep_of_the_head_is_trained_as_it_was_tried(tmp_path: Path) -> None:
-    made = plan(tmp_path, **stage("head", head_epochs=12))
-    point = made.search("inception_v3").point(1)
-    assert "augmentation_strength" not in point, "kept features are what they are"
-    chosen = replace(made, best=point, swept="inception_v3")
-    settings = chosen.settings("inception_v3")
-    assert settings == made.tried("inception_v3", point)
-    kept = FeatureSet(Location.of(tmp_path / "features"), {"views": 1})
-    job = chosen.job("inception_v3", {POOLED: kept})
-    assert (job.boundary, job.freeze_below, job.views) == (POOLED, POOLED, 1)
-    assert job.features == kept.root.uri
-    assert job.head is not None
-    assert job.head.endswith("zero.npz")
-    assert job.settings.epochs == 12
+def test_a_sweep_of_the_head_ends_every_backbone_with_its_probe(tmp_path: Path) -> None:
+    made = plan(tmp_path, **stage("head"), probed={"inception_v3": 0.9})
+    assert made.swept_by_default() == "inception_v3"
+    chosen = replace(made, best={"C": 0.004}, swept="inception_v3")
+    assert chosen.tried("inception_v3", {"C": 0.004}) == chosen.settings("inception_v3")
+    assert chosen.job("inception_v3", {}) == made.probe_job("inception_v3")
+    assert not plan(tmp_path, **stage("head", trials=0)).is_head_alone("inception_v3")
 
 
 def test_a_training_belongs_to_what_is_in_the_photos_and_not_to_where_they_lie(
@@ -81,27 +81,6 @@ def tuned(**changes: Any) -> FineTuneSettings:
     return laptop().fine_tune.model_copy(update=changes)
 
 
-@pytest.mark.parametrize("blocks", [0, 2])
-def test_a_training_takes_as_many_views_of_a_photo_as_are_kept(tmp_path: Path, blocks: int) -> None:
-    made = plan(tmp_path, fine_tune=tuned(views=3, unfrozen_blocks=blocks))
-    kept = FeatureSet(Location.of(tmp_path / "features"), {"views": 3})
-    cut = made.boundary_of("inception_v3", made.settings("inception_v3"))
-    job = made.job("inception_v3", {cut: kept})
-    assert (job.boundary, job.views) == (cut, 3)
-    assert made.feature_request("inception_v3").views == 3
-
-
-def test_the_heads_of_a_sweep_take_the_views_that_are_kept(tmp_path: Path) -> None:
-    off = laptop().augmentation.scaled(0)
-    none = plan(tmp_path, fine_tune=tuned(views=4, augmentation=off))
-    assert none.feature_request("inception_v3").views == 1, "there is nothing to vary"
-    for given, taken in ((0, 1), (4, 4)):
-        made = plan(tmp_path, **stage("head"), fine_tune=tuned(views=given))
-        settings = made.tried("inception_v3", {"learning_rate": 0.1})
-        assert isinstance(settings, FineTuneSettings)
-        assert settings.views == taken
-
-
 def test_what_is_frozen_is_computed_once_where_nothing_is_augmented(tmp_path: Path) -> None:
     off = laptop().augmentation.scaled(0)
     augmented, plain, whole = (
@@ -118,9 +97,9 @@ def test_what_is_frozen_is_computed_once_where_nothing_is_augmented(tmp_path: Pa
 
     assert cuts(augmented) == cuts(whole) == set()
     (cut,) = cuts(plain)
-    kept = FeatureSet(Location.of(tmp_path / "features"), {"views": 1})
+    kept = FeatureSet(Location.of(tmp_path / "features"), {})
     job = plain.job("inception_v3", {cut: kept})
-    assert (job.features, job.boundary, job.views) == (kept.root.uri, cut, 1)
+    assert (job.features, job.boundary) == (kept.root.uri, cut)
     assert plain.kept_cuts("base_cnn", [plain.settings("base_cnn")]) == set()
 
 
@@ -130,7 +109,7 @@ def test_trials_without_augmentation_start_from_what_is_kept(tmp_path: Path) -> 
     still, moved = (made.tried("inception_v3", point) for point in points)
     (cut,) = made.kept_cuts("inception_v3", [still, moved])
     assert made.kept_cuts("inception_v3", [moved]) == set()
-    kept = {cut: FeatureSet(Location.of(tmp_path / "features"), {"views": 1})}
+    kept = {cut: FeatureSet(Location.of(tmp_path / "features"), {})}
     output = Location.of(tmp_path / "trial")
     jobs = [made.trial("inception_v3", kept, point, output) for point in points]
     assert [job.boundary for job in jobs] == [cut, "pixels"]
@@ -145,10 +124,8 @@ def test_the_first_point_is_the_run_as_it_is(tmp_path: Path) -> None:
 
 
 def test_kept_rows_are_not_swept_in_strength(tmp_path: Path) -> None:
-    off = laptop().augmentation.scaled(0)
-    for settings in (tuned(views=2, unfrozen_blocks=2), tuned(augmentation=off)):
-        made = plan(tmp_path, fine_tune=settings)
-        assert "augmentation_strength" not in made.search("inception_v3").point(1)
+    made = plan(tmp_path, fine_tune=tuned(augmentation=laptop().augmentation.scaled(0)))
+    assert "augmentation_strength" not in made.search("inception_v3").point(1)
 
 
 def test_repeats_differ_in_seed_and_place_alone(tmp_path: Path) -> None:

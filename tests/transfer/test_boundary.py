@@ -17,7 +17,7 @@ from tests.tiny import train_here
 pytestmark = pytest.mark.usefixtures("cluster")
 
 #: As fine-tuning is: dropout and decay are on, nothing draws pixels.
-SETTINGS = FineTuneSettings(epochs=2, learning_rate=1e-3, unfrozen_blocks=1, dropout=0.2, views=1)
+SETTINGS = FineTuneSettings(epochs=2, learning_rate=1e-3, unfrozen_blocks=1, dropout=0.2)
 
 
 @pytest.fixture(scope="module")

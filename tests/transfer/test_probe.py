@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from catdog.config import AugmentationSettings, DataSettings
+from catdog.config import DataSettings
 from catdog.storage import Location
-from catdog.training.inputs import Split
-from catdog.transfer.features import LEARNT, SPLITS
+from catdog.transfer.features import SPLITS
 from tests.here import Here
 from tests.store import s3_server
 
@@ -43,16 +40,16 @@ def probed(storage: Location, cluster: None) -> dict[str, Any]:
     request = FeatureRequest(architecture, (storage / "weights.npz").uri, hashed, "float32")
     pool = Here()
 
-    def run(splits: Sequence[Split] = SPLITS, storage: Location = storage) -> Any:
+    def run(storage: Location = storage) -> Any:
         pool.told.clear()
-        return extract(pool, dataset, request, [registry.POOLED], storage, splits)[registry.POOLED]
+        return extract(pool, dataset, request, [registry.POOLED], storage)[registry.POOLED]
 
     def counts() -> list[tuple[int, int]]:
         return [(message["done"], message["total"]) for message in pool.told]
 
     features = run()
     told = counts()
-    facts = probe.fit(pool, features, storage / "run")
+    facts = probe.fit(pool, features, storage / "run", None)
     return {
         "dataset": dataset,
         "model": model,
@@ -73,11 +70,11 @@ def test_the_head_on_kept_features_equals_the_whole_model(
     from catdog.models.weights import unpack
 
     kernel, bias = unpack((storage / "run" / "probe.npz").read_bytes())
-    rows = probed["features"].rows("test")
+    rows = probed["features"].rows("val")
     kept = rows.gather(np.arange(len(rows))) @ kernel + bias
     model = probed["model"]
     model.get_layer("logit").set_weights([kernel, bias])
-    photos = probed["dataset"].rows("test")
+    photos = probed["dataset"].rows("val")
     whole = model.predict(photos.gather(np.arange(len(photos))), verbose=0)
     assert rows.uris == photos.uris
     np.testing.assert_allclose(1 / (1 + np.exp(-kept)), whole, atol=1e-4)
@@ -88,18 +85,6 @@ def test_a_second_extraction_computes_nothing(probed: dict[str, Any]) -> None:
     again = probed["run"]()
     assert again.root == probed["features"].root
     assert probed["counts"]() == []
-
-
-def test_test_photos_are_added_to_those_that_a_sweep_needed(probed: dict[str, Any]) -> None:
-    root = probed["features"].root.local_path
-    shutil.rmtree(root)
-    learnt = probed["run"](LEARNT)
-    assert probed["counts"]()[-1][1] == len(learnt.rows("train")) + len(learnt.rows("val"))
-    assert not (root / "test").exists()
-    before = {path: path.stat().st_mtime_ns for path in root.rglob("*.arrow")}
-    whole = probed["run"]()
-    assert probed["counts"]()[-1][1] == sum(len(whole.rows(s)) for s in ("train", "val", "test"))
-    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 @pytest.mark.timeout(120)
@@ -113,7 +98,7 @@ def test_an_interrupted_extraction_into_a_bucket_goes_on_and_a_second_computes_n
         store.put_folder(local.root.local_path, f"runs/features/{local.root.name}")
         there = storage / "features" / local.root.name
         (there / "manifest.json").delete()
-        (there / "test" / "00000000.arrow").delete()
+        (there / "val" / "00000000.arrow").delete()
         kept = (there / "train" / "00000000.arrow").info().mtime_ns
 
         completed = probed["run"](storage=storage)
@@ -146,46 +131,56 @@ def test_the_probe_says_what_its_logits_are_worth(
     assert row["val_accuracy"] == pytest.approx(accuracy_score(rows.labels, probability > 0.5))
 
 
-@pytest.mark.timeout(120)
-def test_a_head_may_see_augmented_views_of_each_photo(
-    probed: dict[str, Any], storage: Location, tmp_path: Path
-) -> None:
-    from catdog.models.registry import POOLED
-    from catdog.transfer import probe
-    from catdog.transfer.features import extract
-    from catdog.transfer.head import HeadData
-
-    augmentation = AugmentationSettings(rotation=0.1, zoom=0.2)
-    request = replace(probed["request"], views=3, augmentation=augmentation)
-
-    def run(place: Location) -> Any:
-        return extract(Here(), probed["dataset"], request, [POOLED], place)[POOLED]
-
-    kept, plain = run(storage), probed["run"]()
-    assert kept.root != plain.root
-    photos = len(plain.rows("train"))
-    views = kept.rows("train").gather(np.arange(3 * photos)).reshape(photos, 3, -1)
-    alone = plain.rows("train").gather(np.arange(photos))
-    np.testing.assert_array_equal(views[:, 0], alone)
-    for one, other in ((0, 1), (0, 2), (1, 2)):
-        assert (np.abs(views[:, one] - views[:, other]).max(axis=1) > 1e-3).mean() > 0.9
-    assert kept.rows("train").uris[:6] == [u for u in plain.rows("train").uris[:2] for _ in "abc"]
-    assert len(kept.rows("val")) == len(plain.rows("val")), "what is measured is not augmented"
-    assert HeadData.load(kept).views == 3
-
-    repeated = run(Location.of(tmp_path)).rows("train").gather(np.arange(3 * photos))
-    np.testing.assert_array_equal(repeated.reshape(views.shape), views)
-    row = probe.fit(Here(), kept, Location.of(tmp_path) / "run")["row"]
-    assert row["loss"] != probed["facts"]["row"]["loss"]
-
-
 def test_a_probe_is_fitted_once(probed: dict[str, Any], storage: Location) -> None:
     from catdog.transfer import probe
 
     file: Path = (storage / "run" / "probe.npz").local_path
     before = file.stat().st_mtime_ns
-    assert probe.fit(Here(), probed["features"], storage / "run") == probed["facts"]
+    assert probe.fit(Here(), probed["features"], storage / "run", None) == probed["facts"]
     assert file.stat().st_mtime_ns == before
+
+
+def test_validation_loss_chooses_the_penalty(probed: dict[str, Any]) -> None:
+    facts = probed["facts"]
+    losses = [trial["row"]["val_loss"] for trial in facts["trials"]]
+    assert len(set(losses)) == 6
+    assert facts["row"]["val_loss"] == min(losses)
+
+
+def test_a_sweep_of_the_head_records_each_penalty_once(
+    probed: dict[str, Any], tmp_path: Path
+) -> None:
+    from catdog.transfer import probe
+
+    facts, store = probed["facts"], probe.trial_store(Location.of(tmp_path))
+    store.close("001", {"C": 6e-4}, [facts["trials"][1]["row"]], 1.0, "finished")  # interrupted
+    ended: list[dict[str, Any]] = []
+    probe.record(facts, store, ended.append)
+    assert [record["id"] for record in ended] == ["000", "002", "003", "004", "005"]
+    tried = [trial["config"] for trial in facts["trials"]]
+    assert [record["config"] for record in store.records()] == tried
+    best = store.summarise(1.0)["best"]
+    assert best["val_loss"] == facts["row"]["val_loss"]
+    assert pd.read_parquet(tmp_path / "trials.parquet")["val_loss"].is_monotonic_increasing
+
+
+def test_the_head_is_the_optimum_and_weighs_classes() -> None:
+    """The gradient of scikit-learn's objective, on features as they come, is zero there."""
+    from catdog.training.weighting import class_weights
+    from catdog.transfer.probe import heads_of
+
+    generator = np.random.default_rng(0)
+    x = generator.normal(3.0, 2.0, (400, 6)).astype(np.float32)
+    labels = (x[:, 0] + generator.normal(size=400) > 4.5).astype(np.uint8)
+    for asked in (False, True):
+        *_, (kernel, bias) = heads_of((x, labels), [0.01, 0.1], asked)
+        weights = class_weights(labels, asked) or (1.0, 1.0)
+        missed = 1 / (1 + np.exp(-(x @ kernel + bias))) - labels
+        missed *= np.where(labels == 1, weights[1], weights[0])
+        spread = x.std(axis=0)
+        gradient = missed @ ((x - x.mean(axis=0)) / spread) + kernel * spread / 0.1
+        assert np.abs([*gradient, missed.sum()]).max() < 0.1, asked
+        assert np.abs(missed).sum() > 10
 
 
 def test_activations_that_would_not_fit_on_the_disk_are_told(tmp_path: Path) -> None:
@@ -219,7 +214,7 @@ def test_the_packages_weights_give_features_in_the_models_own_precision(
     run, dataset = RunDirectory(storage / "lite0"), probed["dataset"]
     pool = Here(Workers(1, 1, False, "mixed_bfloat16", by_model=True))
     plan = Plan(config, run, dataset, pool.workers.precision, {name: weights})
-    features = features_of(pool, plan, name, [POOLED], ("val",))[POOLED]
+    features = features_of(pool, plan, name, [POOLED])[POOLED]
     rows = features.rows("val")
     kept = rows.gather(np.arange(len(rows)))
     assert kept.dtype == np.float32

@@ -126,12 +126,6 @@ def test_tpe_without_optuna_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch)
         search(search="tpe")
 
 
-def test_a_sweep_of_the_head_leaves_the_backbone_frozen() -> None:
-    head = search(stage="head", head_learning_rate=(1e-3, 1e-1))
-    assert {point["unfrozen_blocks"] for point in points(head, 8)[1:]} == {0}
-    assert all(1e-3 <= point["learning_rate"] <= 1e-1 for point in points(head, 8)[1:])
-
-
 def test_the_strength_scales_the_augmentation() -> None:
     base = FineTuneSettings()
     stronger = with_point(base, {"augmentation_strength": 2.0, "dropout": 0.4})
