@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,8 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SMALL = [
     "--models=base_cnn",
     "--trials=0",
-    "--epochs=8",
-    "--set=data.drawings=240",
+    "--set=data.drawings=100",
     "--workers=2",
     # Every kind of augmentation there is, on several workers.
     "--set=augmentation.mixup=0.2",
@@ -116,25 +116,34 @@ def head() -> Iterator[Head]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def events_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(row) for row in (run / "events.jsonl").read_text().splitlines()]
+
+
+def epochs_of(run: Path) -> list[int]:
+    return [event["epoch"] for event in events_of(run) if event["event"] == "epoch"]
+
+
 def test_a_submitted_job_is_stopped_and_submitted_again_and_goes_on(
     head: Head, project: Path, tmp_path: Path
 ) -> None:
     arguments = [f"--storage={tmp_path}", "--name=job", *SMALL]
-    _, said = head.submit(project, *arguments, name="first").end(
-        "base_cnn epoch 1/8  loss", lambda: Submitted(head.ray("stop", "first")).end()
+    # More epochs than it can train until `ray job stop` has started.
+    _, said = head.submit(project, *arguments, "--epochs=100", name="first").end(
+        "base_cnn epoch 1/100  loss", lambda: Submitted(head.ray("stop", "first")).end()
     )
     assert "report.html" not in said
     assert not (tmp_path / "job" / "report.html").exists()
+    trained = max(epochs_of(tmp_path / "job"))
 
-    code, said = head.submit(project, *arguments).end()
+    code, said = head.submit(project, *arguments, f"--epochs={trained + 2}").end()
     assert code == 0, said
     assert "base_cnn: going on after epoch" in said, said
-    assert "base_cnn epoch 1/8  loss" not in said, "an epoch was trained twice"
-    assert "base_cnn epoch 8/8  loss" in said
+    epochs = epochs_of(tmp_path / "job")
+    assert epochs == list(range(1, trained + 3)), "an epoch was trained twice, or not at all"
     assert f"{tmp_path}/job/report.html" in said
     assert (tmp_path / "job" / "report.html").is_file()
-    events = [json.loads(row) for row in (tmp_path / "job/events.jsonl").read_text().splitlines()]
-    kinds = [event["event"] for event in events]
+    kinds = [event["event"] for event in events_of(tmp_path / "job")]
     assert kinds[0] == "begin"
     assert {"resume", "stage", "data", "epoch", "finished"} <= set(kinds)
 
