@@ -15,7 +15,7 @@ def measured(project: Path, folder: Path, part: str) -> dict[str, Any]:
     file = folder / "b.json"
     done = subprocess.run(
         [
-            sys.executable, "jobs/benchmark.py", part, "--photos=160", "--image-size=96",
+            sys.executable, "jobs/benchmark.py", part, "--photos=80", "--image-size=32",
             "--backbone=resnet50v2", "--rounds=1", f"--json={file}", f"--work={folder}",
         ],
         cwd=project,

@@ -33,8 +33,8 @@ def kept_job(storage: Location, cluster: None) -> TrainingJob:
     from catdog.models.weights import pack
     from catdog.transfer.features import FeatureRequest, extract
 
-    dataset = prepare(DataSettings(image_size=48, drawings=120), storage, 0)
-    architecture = registry.Architecture("resnet50v2", 48, 48, "-1..1", dropout=SETTINGS.dropout)
+    dataset = prepare(DataSettings(image_size=32, drawings=80), storage, 0)
+    architecture = registry.Architecture("resnet50v2", 32, 32, "-1..1", dropout=SETTINGS.dropout)
     model = registry.build(architecture)
     content, hashed = pack([v.numpy() for v in registry.backbone_variables(model)])
     (storage / "weights.npz").write_bytes(content)
