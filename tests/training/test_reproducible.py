@@ -9,6 +9,7 @@ import itertools
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -49,6 +50,12 @@ def rows(count: int = 16) -> tuple[Any, Any]:
 def gradients_of(
     network: Any, exact: bool, x: Any, y: Any, of_rows: int = 16, weights: Any = None
 ) -> list[Any]:
+    weights = np.ones(len(y), np.float32) if weights is None else weights
+    return traced(network, exact, x)(x, y, weights, of_rows)
+
+
+def traced(network: Any, exact: bool, x: Any) -> Callable[..., list[Any]]:
+    """(rows, labels, weights, global rows) -> gradients, of any number of rows like ``x``."""
     import tensorflow as tf
 
     from catdog.training.optimization import make_optimizer
@@ -63,9 +70,18 @@ def gradients_of(
         row_dtype=x.dtype,
         reproducible=exact,
     )
-    weights = np.ones(len(y), np.float32) if weights is None else weights
-    gradients, _ = tf.function(step._gradients)(x, y, weights, np.float64(of_rows))
-    return [np.asarray(gradient) for gradient in gradients]
+    signature = [
+        tf.TensorSpec((None, *x.shape[1:]), tf.as_dtype(x.dtype)),
+        tf.TensorSpec((None,), tf.float32),
+        tf.TensorSpec((None,), tf.float32),
+        tf.TensorSpec((), tf.float64),
+    ]
+    compute = tf.function(step._gradients, input_signature=signature, autograph=False)
+
+    def gradients(x: Any, y: Any, weights: Any, of_rows: int) -> list[Any]:
+        return [np.asarray(each) for each in compute(x, y, weights, np.float64(of_rows))[0]]
+
+    return gradients
 
 
 def _settings() -> Any:
@@ -113,13 +129,14 @@ def assert_divisible(network: Any, x: Any, y: Any, cuts: tuple[int, ...]) -> Non
 
     Parts of one row are padded as a rank's are.
     """
-    whole = gradients_of(network, True, x, y, len(y))
+    gradients = traced(network, True, x)
+    whole = gradients(x, y, np.ones(len(y), np.float32), len(y))
     parts = []
     for start, stop in itertools.pairwise([0, *cuts, len(y)]):
         padded = max(stop, start + 2)
         rows = np.arange(start, padded) % len(y)
         weights = (np.arange(start, padded) < stop).astype(np.float32)
-        parts.append(gradients_of(network, True, x[rows], y[rows], len(y), weights))
+        parts.append(gradients(x[rows], y[rows], weights, len(y)))
     for index, gradient in enumerate(whole):
         summed = sum(part[index] for part in reversed(parts))
         assert np.array_equal(summed.astype(np.float32), gradient.astype(np.float32))
