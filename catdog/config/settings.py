@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from catdog.config import architectures
 from catdog.config.architectures import BACKBONES, MODELS
@@ -279,6 +280,12 @@ class ComputeSettings(Settings):
         return self
 
 
+#: Of a folder's name, with room for what is added to it.
+LONGEST_NAME = 200
+#: Folders of a storage that belong to no run.
+SHARED_FOLDERS = ("datasets", "drawings", "features", "weights")
+
+
 class Config(Settings):
     """Everything a run is made from."""
 
@@ -319,6 +326,20 @@ class Config(Settings):
     sweep: SweepSettings = SweepSettings()
     compute: ComputeSettings = ComputeSettings()
     tracking: TrackingSettings = TrackingSettings()
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_folder_of_its_own(cls, name: str | None) -> str | None:
+        parts = (name or "run").split("/")
+        if any(part.strip() in ("", ".", "..") for part in parts):
+            raise ValueError("a run's name is that of a folder in the storage, without '.' or '..'")
+        if not (name or "run").isprintable():
+            raise ValueError("a run's name has no line break or other control character")
+        if max(len(os.fsencode(part)) for part in parts) > LONGEST_NAME:
+            raise ValueError(f"a run's name has {LONGEST_NAME} bytes at most")
+        if parts[0] in SHARED_FOLDERS:
+            raise ValueError(f"{parts[0]} is a folder that all runs of a storage share")
+        return name or None
 
     @model_validator(mode="after")
     def _models_fit(self) -> Config:

@@ -65,6 +65,19 @@ def test_more_epochs_trials_or_workers_are_the_same_run() -> None:
     assert parsed("--data", "somewhere", "--preset", "sample").run_name != name
 
 
+@pytest.mark.parametrize(
+    "name", ["..", "a/../../b", "../b", "/b", "a//b", ".", "datasets", "x" * 300]
+)
+def test_a_name_is_a_folder_in_the_storage_that_no_other_files_have(name: str) -> None:
+    with pytest.raises(UserError, match=r"^name: "):
+        parsed("--name", name)
+
+
+def test_a_name_may_have_folders_and_an_empty_one_is_none() -> None:
+    assert parsed("--name", "photos/first").run_name == "photos/first"
+    assert parsed("--name", "").run_name == parsed().run_name
+
+
 def test_a_range_of_workers_is_read_and_a_number_ends_it(tmp_path: Path) -> None:
     config = parsed("--workers", "1:4")
     assert (config.compute.min_workers, config.compute.workers) == (1, 4)
