@@ -120,7 +120,9 @@ def plain_trial(dataset: str, request: FeatureRequest, threads: int, strength: f
         variable.assign(array)
     trunk = keras.Model(model.input, registry.find_layer(model, POOLED).output)
     signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)]
-    forward = tf.function(lambda pixels: trunk(pixels, training=False), input_signature=signature)
+    forward = tf.function(
+        lambda pixels: trunk(pixels, training=False), input_signature=signature, autograph=False
+    )
 
     def features(split: Split) -> Any:
         rows = open_dataset(dataset).rows(split)

@@ -39,6 +39,9 @@ def logits_of(model: Any) -> Any:
 
     network = keras.Model(model.input, model.get_layer("logit").output)
     signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)]
+    # Nothing in it needs autograph, which leaves a file in /tmp where a worker is ended by Ray.
     return tf.function(
-        lambda pixels: tf.squeeze(network(pixels, training=False), -1), input_signature=signature
+        lambda pixels: tf.squeeze(network(pixels, training=False), -1),
+        input_signature=signature,
+        autograph=False,
     )

@@ -209,7 +209,9 @@ class Extractor:
         trunk = keras.Model(model.input, outputs)
         signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)]
         self.plain = tf.function(
-            lambda pixels: trunk(pixels, training=False), input_signature=signature
+            lambda pixels: trunk(pixels, training=False),
+            input_signature=signature,
+            autograph=False,
         )
 
     def __call__(self, chunk: Chunk) -> dict[str, Any]:
