@@ -33,7 +33,7 @@ SETTING = re.compile(
     r"(?:\.\w+)+"
 )
 #: Flags of other programs that are named by themselves.
-OTHERS = {"--working-dir"}
+OTHERS = {"--address", "--runtime-env-json", "--working-dir"}
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
 

@@ -10,9 +10,7 @@ from catdog.config.architectures import (
     BACKBONES,
     MODEL_NAMES,
     MODELS,
-    Backbone,
     InputScale,
-    ModelName,
 )
 from catdog.models.registry import SCALES
 from catdog.presets import PRESETS
@@ -20,8 +18,6 @@ from catdog.report.wording import title
 
 
 def test_every_name_has_a_row_in_the_order_of_reports() -> None:
-    assert get_args(ModelName) == MODEL_NAMES
-    assert get_args(Backbone) == BACKBONES
     assert [name for name in MODELS if MODELS[name].blocks] == list(BACKBONES)
     assert get_args(InputScale) == tuple(SCALES)
 
