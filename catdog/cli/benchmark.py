@@ -14,8 +14,9 @@ from pathlib import Path
 
 from catdog import benchmarks, console
 from catdog.cli.flags import weights_of
-from catdog.cli.parsing import OneLineParser, program
+from catdog.cli.parsing import OneLineParser, at_least_one, program
 from catdog.config.architectures import BACKBONES
+from catdog.errors import UserError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,10 +27,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("parts", nargs="+", choices=parts, metavar="PART", help=", ".join(parts))
     made.add_argument("--data", metavar="DIR", help="photos; without it the built-in drawings")
     made.add_argument("--json", metavar="FILE", type=Path, help="to write to; default: shown alone")
-    made.add_argument("--rounds", type=int, default=3, help="of which the median counts")
-    made.add_argument("--files", type=int, default=20_000, help="files of ingest and feed")
-    made.add_argument("--photos", type=int, default=480, help="photos of sweep and finetune")
-    made.add_argument("--image-size", type=int, default=224, help="side in pixels")
+    made.add_argument("--rounds", type=at_least_one, default=3, help="of which the median counts")
+    made.add_argument("--files", type=at_least_one, default=20_000, help="files of ingest and feed")
+    made.add_argument(
+        "--photos", type=at_least_one, default=480, help="photos of sweep and finetune"
+    )
+    made.add_argument("--image-size", type=at_least_one, default=224, help="side in pixels")
     made.add_argument(
         "--backbone",
         action="append",
@@ -48,6 +51,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> None:
     options = parser().parse_args(arguments)
+    if options.data and not Path(options.data).exists():  # not every part reads it
+        raise UserError(f"--data: there is no {options.data}")
     # Ray turns token authentication on for a cluster of its own; this one is local and short.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     target: Path | None = options.json

@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 
 from catdog import console
-from catdog.cli.parsing import OneLineParser, add_model, parsed_with_model, program
+from catdog.cli.parsing import OneLineParser, add_model, at_least_one, parsed_with_model, program
 
 
 def main(arguments: list[str]) -> None:
@@ -56,5 +56,7 @@ def parser() -> argparse.ArgumentParser:
     add_model(made)
     made.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines ask")
     made.add_argument("--port", type=int, default=8000)
-    made.add_argument("--replicas", type=int, default=1, metavar="N", help="copies of the model")
+    made.add_argument(
+        "--replicas", type=at_least_one, default=1, metavar="N", help="copies of the model"
+    )
     return made

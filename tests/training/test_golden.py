@@ -40,7 +40,7 @@ def losses(name: ModelName) -> tuple[float, ...]:
     labels = np.arange(8, dtype=np.float32) % 2
     model = registry.build(registry.Architecture(name, side, side, MODELS[name].scale, 0.0))
     network = keras.Model(model.input, model.get_layer("logit").output)
-    settings = ScratchSettings(epochs=1, learning_rate=1e-5, warmup_epochs=0)
+    settings = ScratchSettings(epochs=1, learning_rate=1e-6, warmup_epochs=0)
     step = make_step(network, settings, row_dtype=np.uint8)
     weights = np.ones(8, np.float32)
     sums = [step.train(pixels, labels, weights, 8, step=number) for number in range(3)]
