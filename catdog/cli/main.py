@@ -15,6 +15,7 @@ COMMANDS = {
     "predict": "a finished model over photos without labels",
     "export": "a finished model for other programs",
     "serve": "a finished model behind HTTP",
+    "runs": "the runs of a storage: list, status, prune",
     "doctor": "whether this machine has what a run needs",
     "benchmark": "this machine as ratios against peers and limits",
 }

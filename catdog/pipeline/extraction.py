@@ -28,7 +28,15 @@ def features_of(
     """Activations of ``name`` at ``boundaries``; what is kept is not computed."""
     request = replace(plan.feature_request(name), precision=pool.workers.precision_of(name))
     storage = Location.of(plan.config.storage)
+    _note_use(plan, [request.fingerprint(plan.dataset, boundary) for boundary in boundaries])
     return extract(pool, plan.dataset, request, boundaries, storage)
+
+
+def _note_use(plan: Plan, names: Iterable[str]) -> None:
+    """In ``run.json``, before anything is computed: so that nobody removes what is in use."""
+    known = plan.run.read().get("features", [])
+    if not set(names) <= set(known):
+        plan.run.update(features=sorted({*known, *names}))
 
 
 def kept_features(

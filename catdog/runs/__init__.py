@@ -1,7 +1,8 @@
 """The run directory: its names, its small files, who may write to it.
 
 In: a :class:`~catdog.config.Config` and events. Out: ``run.json``, ``config.yaml``,
-``events.jsonl`` and the lease. Imports ``config``, ``errors`` and ``storage``.
+``events.jsonl`` and the lease; what a storage holds, how far a run is, and what may be removed.
+Imports ``config``, ``errors`` and ``storage``.
 """
 
 from catdog.runs.directory import RunDirectory, TrainingId, asked

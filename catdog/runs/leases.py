@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from catdog.errors import RunFailed, UserError
@@ -21,6 +22,8 @@ RENEW_S = 8.0
 #: takes; who is slower is found out at one of the first looks, which follow each other closely.
 SETTLE_S = 0.3
 FIRST_LOOKS, FIRST_LOOK_S = 8, 1.0
+#: By how much the clock of a store may differ from this machine's.
+SKEW_S = 15.0
 #: Tells the main thread that the lease is another's.
 LOST_SIGNAL = signal.SIGUSR1
 #: A store that takes longer to answer was away, seconds.
@@ -143,3 +146,16 @@ def _read_lease(target: Location) -> tuple[str, int] | None:
     except FileNotFoundError:
         return None
     return content["holder"], content["beat"]
+
+
+def is_held(run: RunDirectory, at: datetime | None = None) -> bool:
+    """Whether somebody seems to hold the run: its lease was renewed a short while ago.
+
+    Seen from outside, without waiting; clocks may differ by :data:`SKEW_S`. Only :func:`lease`
+    knows for certain.
+    """
+    info = (run.root / "lease.json").info()
+    if info.mtime is None:
+        return False
+    age = ((at or datetime.now(UTC)) - info.mtime).total_seconds()
+    return bool(age < LEASE_S + SKEW_S)
