@@ -54,7 +54,9 @@ def training_parser() -> argparse.ArgumentParser:
     _add_weights(model)
     how = parser.add_argument_group("training")
     how.add_argument("--epochs", type=int, metavar="N", help="of training from scratch")
-    how.add_argument("--fine-tune-epochs", type=int, metavar="N")
+    how.add_argument(
+        "--fine-tune-epochs", type=int, metavar="N", help="of fine-tuning; 0: heads alone"
+    )
     how.add_argument(
         "--seeds", type=int, metavar="N", help="train each model N times, for mean and spread"
     )
@@ -192,8 +194,15 @@ def _add_resources(how: Any) -> None:
         metavar="N|MIN:MAX",
         help="0: all GPUs, else all nodes; MIN:MAX: as many of them as there are, while it trains",
     )
-    how.add_argument("--use-gpu", action=argparse.BooleanOptionalAction, default=None)
-    how.add_argument("--seed", type=int, metavar="N")
+    how.add_argument(
+        "--use-gpu",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="default: if there are GPUs",
+    )
+    how.add_argument(
+        "--seed", type=int, metavar="N", help="of trainings, sweep and drawings (default: 0)"
+    )
 
 
 def config_from(arguments: argparse.Namespace) -> Config:
