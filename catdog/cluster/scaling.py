@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from catdog.cluster.private import FREE_BY_NODE
 from catdog.cluster.workers import Workers
 
 #: Ray's resources of one node, such as ``CPU``.
@@ -80,7 +81,6 @@ def wait_for(workers: Workers, say: Callable[[str], None]) -> None:
     Ray Train would wait too, in silence and for ten minutes at most.
     """
     import ray
-    from ray._private.state import available_resources_per_node
     from ray.autoscaler.sdk import request_resources
 
     started = told = time.monotonic()
@@ -88,8 +88,7 @@ def wait_for(workers: Workers, say: Callable[[str], None]) -> None:
     try:
         while True:
             have = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            # Ray's public call adds the nodes up, and a worker needs all it asks for on one.
-            free = list(available_resources_per_node().values())
+            free = list(FREE_BY_NODE.get()().values())
             lacking = _lacking(workers, have, free)
             if not lacking:
                 return

@@ -17,9 +17,10 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from tarfile import EOFHeaderError, ReadError  # type: ignore[attr-defined]  # the first is private
+from tarfile import ReadError
 from typing import IO, BinaryIO, Self, cast
 
+from catdog.cluster import private
 from catdog.errors import StorageAway, UserError
 from catdog.storage import Location
 from catdog.storage.streams import Written, opened
@@ -37,8 +38,6 @@ MAX_ZIP_DIRECTORY = 512 << 20
 _PIECE = 1 << 20
 _IN_MEMORY = 16 << 20
 _ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
-#: Its place in what :mod:`zipfile` tells of the record at the end.
-_ZIP_DIRECTORY_SIZE = 5
 _TAR_HEADERS = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -161,9 +160,7 @@ def _spooled(member: Member) -> Iterator[IO[bytes]]:
 
 
 def _zip_members(stream: IO[bytes]) -> Iterator[Member]:
-    end = zipfile._EndRecData(stream)  # type: ignore[attr-defined]
-    if end and end[_ZIP_DIRECTORY_SIZE] > MAX_ZIP_DIRECTORY:
-        size = end[_ZIP_DIRECTORY_SIZE]
+    if (size := private.zip_directory_bytes(stream)) > MAX_ZIP_DIRECTORY:
         raise zipfile.BadZipFile(f"its directory takes {size >> 20} MiB")
     with zipfile.ZipFile(stream) as archive:
         for info in archive.infolist():
@@ -217,7 +214,7 @@ class _TarInfo(tarfile.TarInfo):
     def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
         try:
             return super().fromtarfile(tarfile)
-        except EOFHeaderError:
+        except private.TAR_END.get():
             tarfile.ended = True  # type: ignore[attr-defined]
             raise
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from catdog.cluster.private import resource_manager
 from catdog.data import sources
 from catdog.data.decoding import pixel_digest
 from catdog.data.inspection import Plan, inspect_block
@@ -85,14 +86,13 @@ def _prompt_limits() -> Iterator[None]:
 
     Until then it starts one task alone: of 10 s on two cores, one core lost the first.
     """
-    from ray.data._internal.execution.resource_manager import ResourceManager
-
-    before = ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S
-    ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = _LIMITS_EVERY_S
+    manager = resource_manager()
+    before = manager.GLOBAL_LIMITS_UPDATE_INTERVAL_S
+    manager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = _LIMITS_EVERY_S
     try:
         yield
     finally:
-        ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = before
+        manager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = before
 
 
 def _blocks(files: pa.Table) -> Iterator[pa.Table]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from dataclasses import dataclass
 from typing import Any
 
-from ray.train._internal.utils import get_address_and_port
+import ray
 from ray.train.backend import Backend, BackendConfig
 
 
@@ -26,7 +27,11 @@ class ClusterSpecConfig(BackendConfig):
 
 
 def _address() -> str:
-    host, port = get_address_and_port()
+    """Of this worker's node, with a port that is free now."""
+    host = ray.util.get_node_ip_address()
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -44,8 +49,6 @@ def hosts() -> list[str]:
 
 class _ClusterSpec(Backend):
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        import ray
-
         addresses = worker_group.execute(_address)
         ray.get(
             [

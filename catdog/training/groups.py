@@ -9,12 +9,12 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
-from ray.train.v2._internal.callbacks import DatasetsCallback
-from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
-from ray.train.v2._internal.execution.callback import ControllerCallback
-from ray.train.v2._internal.execution.controller.controller import TrainController
-from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+from catdog.cluster import private
+
+_ControllerCallback: Any = private.CONTROLLER_CALLBACK.get()
+_WorkerGroup: Any = private.WORKER_GROUP.get()
 
 
 class Trainer(DataParallelTrainer):
@@ -23,11 +23,11 @@ class Trainer(DataParallelTrainer):
     """
 
     def _create_default_callbacks(self) -> list[Any]:
-        made = super()._create_default_callbacks()
-        return [callback for callback in made if not isinstance(callback, DatasetsCallback)]
+        made, unused = super()._create_default_callbacks(), private.DATASETS_CALLBACK.get()
+        return [callback for callback in made if not isinstance(callback, unused)]
 
 
-class CleanStart(ControllerCallback):
+class CleanStart(_ControllerCallback):
     """A group whose worker is lost while it starts is dissolved, and another one is started.
 
     Without it Ray Train (2.60) keeps the placement group of such a group: the next attempt waits
@@ -42,17 +42,17 @@ class CleanStart(ControllerCallback):
         # So that an interrupted driver can end it, from whose thread Ray Train hears no Ctrl-C.
         controller = ray.get_runtime_context().current_actor
         ray.get(self.board.controlled_by.remote(self.group, controller))
-        TrainController.worker_group_cls = _CleanlyStartedGroup
+        private.CONTROLLER.get().worker_group_cls = _CleanlyStartedGroup
 
 
-class _CleanlyStartedGroup(WorkerGroup):
+class _CleanlyStartedGroup(_WorkerGroup):
     def _start(self) -> None:
         try:
             super()._start()
         except Exception as error:
             if self.has_started():
-                self._worker_group_state.shutdown()
+                private.shut_down(self)
             if isinstance(error, RayActorError):
                 told = f"a worker was lost while its group started: {error}"
-                raise WorkerGroupStartupFailedError(told) from error
+                raise private.STARTUP_FAILED.get()(told) from error
             raise

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from catdog.cluster import private
 from catdog.config import FineTuneSettings, ScratchSettings
 from catdog.training.schedule import RateSchedule
 
@@ -17,7 +18,8 @@ class SummedAdamW(keras.optimizers.AdamW):
     """AdamW for gradients that are already summed over workers.
 
     Keras clips and accumulates before its own all-reduce, so each worker would clip its share;
-    here the sum comes first. ``rate_factors`` gives layers a smaller rate (by variable path).
+    here the sum comes first. ``rate_factors`` gives layers a smaller rate (by variable path). The
+    names that Keras keeps to itself are listed in :mod:`catdog.cluster.private`.
     """
 
     def __init__(
@@ -54,13 +56,13 @@ class SummedAdamW(keras.optimizers.AdamW):
 
         For ResNet50V2's 174 variables that is most of the optimizer's graph and of its time.
         """
-        index = self._get_variable_index(variable)
+        mean, square = private.moments(self, variable)
         # A variable, or with accumulation a tensor: the number of updates, not of steps.
         step = tf.cast(tf.convert_to_tensor(self.iterations) + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
+            m=mean.value.handle,
+            v=square.value.handle,
             beta1_power=tf.pow(self.beta_1, step),
             beta2_power=tf.pow(self.beta_2, step),
             lr=tf.cast(learning_rate, tf.float32),

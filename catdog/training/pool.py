@@ -141,7 +141,7 @@ class WorkerPool:
         """The thread of a group: starts it when there is something to do, again after a crash."""
         import ray
         from ray.exceptions import RayError
-        from ray.train.v2.api.exceptions import TrainingFailedError
+        from ray.train import TrainingFailedError
 
         try:
             while ray.get(self.board.wanted.remote(group)):

@@ -21,6 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from catdog.cluster.private import moving_averages
 from catdog.training.augmentation import Augmentation, Mixing
 from catdog.training.draws import Draws, drawing
 from catdog.training.exact_layers import ports_of
@@ -274,7 +275,7 @@ def averaged_weights(network: keras.Model, optimizer: keras.Optimizer) -> Iterat
 
     Assignments are local, so every rank enters, in step with the others.
     """
-    averages = getattr(optimizer, "_model_variables_moving_average", None)
+    averages = moving_averages(optimizer)
     if not optimizer.use_ema or averages is None:
         yield
         return
