@@ -1,4 +1,4 @@
-"""Ray: joining a cluster or starting one, and the line that says why neither can be done."""
+"""Connect to a Ray cluster or start one; failures are explained in one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REACH_S, ANSWER_S = 10.0, 10.0
 
 @contextmanager
 def connected() -> Iterator[None]:
-    """A Ray cluster: that of ``RAY_ADDRESS``, else one that this machine runs, else a new one here.
+    """Connect to the cluster of ``RAY_ADDRESS``, else to one on this machine, else start one.
 
     ``RAY_ADDRESS=local`` asks for a new one whatever runs.
 
@@ -86,7 +86,7 @@ def _in_one_line(error: Exception) -> str:
 
 
 def _check_reachable(address: str | None) -> None:
-    """Ray itself tries for minutes, in silence."""
+    """Check that a head accepts connections; Ray itself tries for minutes without a message."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return  # "auto", "local", or none
@@ -103,7 +103,7 @@ def _check_reachable(address: str | None) -> None:
 
 @contextmanager
 def _told_while_waiting(address: str | None) -> Iterator[None]:
-    """Behind an open port may be something else, for which Ray waits for minutes, in silence."""
+    """Print a line every 10 s while a port that is not a Ray head is waited for."""
     if ":" not in (address or ""):
         yield  # a cluster of this machine's own is not waited for
         return
@@ -128,7 +128,7 @@ def _told_while_waiting(address: str | None) -> Iterator[None]:
 
 
 def _quiet_ray() -> None:
-    """Ray's own progress tables and notes do not bury the lines of the run."""
+    """Turn off Ray's progress tables and messages."""
     import logging
 
     import ray.data

@@ -1,4 +1,4 @@
-"""What the operating system says about this machine; nothing heavy is imported."""
+"""Facts about this machine from the operating system."""
 
 from __future__ import annotations
 

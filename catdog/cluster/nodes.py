@@ -1,7 +1,7 @@
-"""Before any work: every node has the same versions and sees the same storage.
+"""Preflight: check that all nodes have the same package versions and see the same storage.
 
-What differs shows otherwise after minutes, as an import error on one of many workers or as a
-checkpoint that is not there.
+Otherwise a difference shows after minutes, as an import error on one of many workers or as a
+missing checkpoint.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which nodes come and go while a cluster trains, and whether the training waits for some.
+"""Watch the nodes of a cluster during training: report lost nodes, and waits for resources.
 
-Ray restarts a group of workers without a word about why. A node that was lost is named, and a
-wait for nodes is told every :data:`TELL_EVERY_S` seconds, so that it is not taken for a hang.
+Ray restarts a worker group without saying why. Here a lost node is named, and a wait for nodes is
+reported every :data:`TELL_EVERY_S` seconds, so that it does not look like a hang.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Tell = Callable[[dict[str, Any]], None]
 
 
 class NodeWatch(threading.Thread):
-    """Tells of nodes until it is told to finish.
+    """Thread that reports changes of nodes until it is stopped.
 
     ``tell`` gets messages of kind ``node``: ``address``, ``lost`` (or come) and ``cause``; and of
     kind ``say`` while fewer than ``least`` workers, each with the resources ``each``, would fit.

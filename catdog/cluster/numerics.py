@@ -1,4 +1,4 @@
-"""Which of TensorFlow's CPU kernels compute. Read when TensorFlow is imported, so set before."""
+"""Turn on TensorFlow's oneDNN kernels. Must be called before TensorFlow is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a Ray cluster has, and what a run may use of it."""
+"""Resources of a Ray cluster, and the plan of workers for a run."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ class Node(NamedTuple):
 
 @dataclass(frozen=True)
 class Resources:
-    """What there is to compute with, node by node."""
+    """CPU cores, GPUs and memory of a cluster, node by node."""
 
     nodes: tuple[Node, ...]
     memory_bytes: int = 0
 
     @classmethod
     def now(cls) -> Resources:
-        """Of the nodes that are there."""
+        """Resources of the nodes that are up."""
         return cls._of(_alive())
 
     @classmethod
     def at_most(cls) -> Resources:
-        """What the cluster may grow to, where that is more than it has."""
+        """Resources that the cluster may grow to, if that is more than it has."""
         alive, come = _alive(), nodes_to_come()
         grown = [*(node for node in alive if HEAD in node), *come]
         have, most = cls._of(alive), cls._of(grown)
@@ -70,16 +70,16 @@ class Resources:
         return sum(node.gpus for node in self.nodes)
 
     def places(self, use_gpu: bool) -> int:
-        """Workers where nobody says how many: one for each GPU, or for each node with cores."""
+        """Default number of workers: one for each GPU, or for each node with cores."""
         return self.gpus if use_gpu else max(1, sum(node.cpus > 0 for node in self.nodes))
 
     def room(self, cpus: int, use_gpu: bool) -> int:
-        """How many workers of so many cores fit; one lives on one node."""
+        """How many workers with ``cpus`` cores fit; a worker needs them on one node."""
         each = {"CPU": cpus} | ({"GPU": 1} if use_gpu else {})
         return fitting([{"CPU": node.cpus, "GPU": node.gpus} for node in self.nodes], each)
 
     def cpus_each(self, workers: int, use_gpu: bool) -> int:
-        """Cores that each of so many workers can have; beside a GPU they only feed it."""
+        """CPU cores that each of ``workers`` can have; with a GPU a few are enough."""
         most = min(max(1, self.cpus // workers), FEEDING_CPUS if use_gpu else MOST_CPUS)
         return next((n for n in range(most, 1, -1) if self.room(n, use_gpu) >= workers), 1)
 
@@ -91,7 +91,7 @@ def _alive() -> list[Mapping[str, float]]:
 
 
 def plan_workers(config: Config, resources: Resources) -> Workers:
-    """How many workers with what each.
+    """Number of workers, and the resources of each.
 
     GPUs where there are any (one worker each), else CPU workers that share the cores evenly. Where
     ``min_workers`` allows it, as many as the cluster has room for.

@@ -1,7 +1,7 @@
-"""Room for workers on a cluster: what it may grow to, and the wait until they fit.
+"""Autoscaling: the size that a cluster may grow to, and waiting until the workers fit.
 
-Ray's autoscaler knows how far it may go and has no call that tells (2.60). The launcher leaves a
-file on the head, where a job that ``ray job submit`` started runs; it is read here.
+Ray's autoscaler has no call that returns its limits (2.60). The launcher leaves a file on the head,
+where a job started by ``ray job submit`` runs; it is read here.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def fitting(nodes: Iterable[NodeResources], each: Mapping[str, float]) -> int:
 
 
 def wait_for(workers: Workers, say: Callable[[str], None]) -> None:
-    """Wait until the least ``workers`` have room; every 30 s say what lacks, or who has it.
+    """Wait until the minimum of ``workers`` fits; every 30 s say what is missing, or who has it.
 
     Ray Train would wait too, in silence and for ten minutes at most.
     """
@@ -111,7 +111,7 @@ def wait_for(workers: Workers, say: Callable[[str], None]) -> None:
 
 
 def _lacking(workers: Workers, have: Sequence[NodeResources], free: Sequence[NodeResources]) -> str:
-    """Why the least ``workers`` have no room on the nodes; empty where they have."""
+    """Why the minimum of ``workers`` does not fit on the nodes; empty if it does."""
     fit = fitting(free, workers.each)
     if fit >= workers.min_count:
         return ""

@@ -1,4 +1,4 @@
-"""The worker group that trains, and how its workers talk to each other."""
+"""``Workers``: number, resources and precision of the training workers."""
 
 from __future__ import annotations
 

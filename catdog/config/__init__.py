@@ -1,4 +1,4 @@
-"""The settings: one frozen tree, checked when it is made.
+"""Settings of a run: one frozen tree, validated when it is created.
 
 In: YAML, flags and presets as plain values. Out: a :class:`Config`, its identity, and the table
 of models (:mod:`catdog.config.architectures`). Imports ``errors`` and ``redact``.

@@ -1,8 +1,8 @@
-"""The models by name: all that is known of each without building it.
+"""Table of models: facts about each that are needed without building it.
 
-One table, which settings, flags, estimates, Grad-CAM and the report read. It imports neither
-TensorFlow nor anything of this package; :mod:`catdog.models.registry` builds the models. A new
-backbone is one entry here.
+Settings, flags, estimates, Grad-CAM and the report read it. It imports neither TensorFlow nor
+anything of this package; :mod:`catdog.models.registry` builds the models. A new backbone is one
+entry here.
 """
 
 from __future__ import annotations

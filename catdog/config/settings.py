@@ -1,4 +1,4 @@
-"""All settings of a run as one frozen tree.
+"""All settings of a run as one frozen tree of pydantic models.
 
 Unknown keys are errors, presets are functions, and the whole tree is written into the run
 directory as ``config.yaml``, which ``--config`` takes back. :attr:`Config.identity` names what

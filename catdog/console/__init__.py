@@ -1,7 +1,7 @@
-"""Lines, progress bars and tables: the one way out for text.
+"""Console output: lines, progress bars and tables.
 
 In: lines, stages and progress. Out: standard output and standard error, without secrets. Nothing
-else in the project prints. Imports ``redact``.
+else prints, apart from ``--help``. Imports ``redact``.
 """
 
 from catdog.console.output import (

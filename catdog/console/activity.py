@@ -1,7 +1,7 @@
-"""What is being done now, shown while nothing else is printed.
+"""Spinner on a terminal, regular lines in a log, while nothing else is printed.
 
-On a terminal a spinner with the time since it began; in logs and pipes a plain line whenever
-:data:`BEAT_S` have passed without any. :mod:`catdog.console` sets what is shown.
+The spinner shows the stage and its time. In logs and pipes a plain line is printed whenever
+:data:`BEAT_S` seconds have passed without one. :mod:`catdog.console` sets what is shown.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Activity:
 
     @contextmanager
     def within(self, text: str) -> Iterator[Callable[[str], None]]:
-        """Something that tells how far it is, for the time of the block."""
+        """Show a progress of its own while the block runs."""
         before, since = self.text, self.since
         self.begin(text)
 
@@ -67,12 +67,12 @@ class Activity:
             self.since = since
 
     def printed(self) -> None:
-        """Something else was: a log needs no line for a while."""
+        """Note that a line was printed, so that a log needs none for a while."""
         self.heard, self.said = time.monotonic(), True
 
     @contextmanager
     def bar_shown(self) -> Iterator[None]:
-        """Without the spinner, for one thing alone can move at the foot of a terminal."""
+        """Hide the spinner while a bar is shown: a terminal has room for one of them."""
         with self.lock:
             self._bars += 1
             self._hide()
@@ -85,7 +85,7 @@ class Activity:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Show it until the block is left."""
+        """Show the activity until the block is left."""
         over = threading.Event()
         beat = threading.Thread(target=self._beat, args=(over,), name="heartbeat", daemon=True)
         self.running, self.said, self.text = True, False, ""

@@ -1,8 +1,7 @@
-"""Lines, progress bars and tables for people.
+"""Print lines, progress bars and tables, with keys in URIs removed.
 
-Plain lines in job logs and pipes, a live bar on a terminal. Nothing else in the project prints.
-While a command runs something moves: :mod:`catdog.console.activity`.
-Keys in URIs are taken out of every line.
+Plain lines in job logs and pipes, a live bar on a terminal. Apart from ``--help`` nothing else in
+the project prints. :mod:`catdog.console.activity` shows what is being done between the lines.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def stage(name: str, explanation: str = "") -> None:
 
 
 def doing(what: str) -> None:
-    """What takes time now: moves on a terminal, is repeated in a log that would else be silent."""
+    """Set what the spinner shows and what a silent log repeats."""
     _activity.begin(without_secrets(what))
 
 
@@ -64,7 +63,7 @@ def warn(line: str) -> None:
 
 
 def caution(line: str) -> None:
-    """About an answer that may mislead: on standard error, so that answers can be read alone."""
+    """A warning about a result, on standard error, so that results can be read alone."""
     _err.print(f"warning: {without_secrets(line)}", markup=False, style="yellow")
 
 
@@ -76,7 +75,7 @@ def complain(line: str, details: Iterable[str] = ()) -> None:
 
 
 def complain_more(line: str) -> None:
-    """What to do about it, below the line that explains."""
+    """A line below :func:`complain` that says what to do."""
     _err.print(without_secrets(line), markup=False)
 
 
@@ -93,7 +92,7 @@ def table(columns: list[str], rows: list[list[str]]) -> None:
 
 
 def is_live() -> bool:
-    """Whether somebody looks at a terminal, where bars move; logs and pipes get lines alone."""
+    """Whether the output is a terminal, where bars can move; logs and pipes get lines only."""
     return _out.is_terminal
 
 
@@ -121,7 +120,7 @@ def progress(label: str, total: float, *, clock: bool = True) -> Iterator[Advanc
 
 
 def counted(advance: Advance) -> Callable[[int, int], None]:
-    """``advance`` for those who tell (done, total); the bar's own total is 1."""
+    """Adapt ``advance`` to callers that report (done, total); the bar's own total is 1."""
     return lambda done, total: advance(done / max(total, 1), f"{done} of {total}")
 
 

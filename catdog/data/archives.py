@@ -1,10 +1,9 @@
-"""Photos in archives: ``.zip``, zips within zips, ``.tar``, ``.tar.gz``.
+"""Read photos from archives: ``.zip``, zips within zips, ``.tar``, ``.tar.gz``.
 
-Archives are hostile. Nothing is ever unpacked under a name from the archive: members are copied
-one after the other into a few pack files of ours, read by offset, and the packs are removed when
-the photos are prepared. What an archive unpacks to is counted while it is read, whatever its
-headers claim, and bounded; so is the depth of archives within archives. Memory stays at a few
-buffers.
+Archives are not trusted. Nothing is unpacked under a name from the archive: members are copied one
+after the other into a few pack files, which are read by offset and removed when the photos are
+prepared. The unpacked size is counted while reading, whatever the headers claim, and limited; so is
+the depth of archives within archives. Memory stays at a few buffers.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def is_archive(name: str) -> bool:
 
 @dataclass
 class Budget:
-    """What is left to unpack before an archive is called a bomb."""
+    """How much may still be unpacked before an archive is refused as a zip bomb."""
 
     name: str
     limit: int
@@ -125,7 +124,7 @@ def _walk(
 
 @contextlib.contextmanager
 def _told(name: str) -> Iterator[None]:
-    """What the archive modules raise on a damaged archive, as a line for its owner."""
+    """Turn an error of the archive modules into one line for the user."""
     try:
         yield
     except _BROKEN as error:
@@ -199,7 +198,7 @@ def _tar_members(stream: IO[bytes]) -> Iterator[Member]:
 
 
 class _TarInfo(tarfile.TarInfo):
-    """Bounds headers, and notes the end marker.
+    """``TarInfo`` that limits the size of headers and notes the end marker.
 
     :mod:`tarfile` reads a header of any size as a whole, and takes an archive that was cut between
     two files for whole.

@@ -1,4 +1,4 @@
-"""What stops the data stage, each in one line for the user: before, and after all is seen."""
+"""Checks that stop the data stage with one line for the user, before and after inspection."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def check_room(listing: sources.Listing, settings: DataSettings, storage: Locati
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a preparation came to, as far as it may be too little.
+    """The counts of a preparation that may stop the job.
 
     ``examples`` are a few files of each reason; ``kept`` counts good photos by class, ``splits``
     those of each split and class that training and evaluation see, ``held_back`` the others.
@@ -74,7 +74,7 @@ class Outcome:
 
     @classmethod
     def of_tables(cls, manifest: dict[str, Any], photos: pa.Table, rejected: pa.Table) -> Outcome:
-        """That of a set which was prepared before, perhaps with other limits."""
+        """The outcome of a set that was prepared earlier, perhaps with other limits."""
         labels = photos.column("label").to_numpy()
         kept = {name: int((labels == i).sum()) for i, name in _NUMBERED}
         examples: dict[str, list[str]] = {}

@@ -1,7 +1,7 @@
-"""Bytes of a picture in any wrapping → upright RGB pixels, or why there are none.
+"""Decode image bytes of any supported format to upright RGB pixels, or a reason for rejection.
 
-JPEGs go through TurboJPEG, whatever else through Pillow. Decoders are lenient by default; here a
-warning about the pixels is a verdict, and a warning about anything else is not.
+JPEGs are decoded by TurboJPEG, other formats by Pillow. Decoders are lenient by default; here a
+warning about the pixels is a rejection, and a warning about anything else is not.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ _PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
 @dataclass(frozen=True)
 class Rejected:
-    """Why a file is no photo to train on."""
+    """Why a file is not used: reason and detail."""
 
     reason: Reason
     detail: str = ""
 
 
 class Workspace:
-    """Memory that is used again for every photo.
+    """A decoding buffer that is used again for every photo.
 
     A fresh array of half a megabyte is a fresh mapping whose pages fault one by one: decoding into
     the same buffer took 0.40 ms instead of 0.72 ms a photo.
@@ -147,7 +147,7 @@ def _decode_jpeg(data: bytes, workspace: Workspace | None, scaled: bool) -> Deco
 def _explain_jpeg(
     data: bytes, header: formats.JpegHeader, message: str, scaled: bool
 ) -> Decoded | Rejected:
-    """libjpeg's warnings stop the decoder; some of them say nothing about the pixels."""
+    """Decide what a warning of libjpeg means; some of them say nothing about the pixels."""
     lower = message.lower()
     if "jfif revision" in lower and header.jfif is not None:
         at = header.jfif + 5

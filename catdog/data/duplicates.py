@@ -1,8 +1,8 @@
-"""Equal and nearly equal pictures. Arrays in, arrays out.
+"""Find pairs and groups of near-duplicates by perceptual hash. Arrays in, arrays out.
 
-Candidates are found by their perceptual hashes; that two pictures are equal is decided by their
-pixels. Nearly equal means at most :data:`NEAR_BITS` of 64 bits apart: among 2,400 real photos the
-one pair of shots of one scene is 2 bits apart and the next pair, of different cats, 12.
+Whether two pictures are equal is decided by their pixels (:mod:`catdog.data.verdicts`). Nearly
+equal means at most :data:`NEAR_BITS` of 64 bits apart: among 2,400 real photos the one pair of
+shots of one scene is 2 bits apart and the next pair, of different cats, 12.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Prepared rows → batches for one training worker. NumPy only: no Ray, no TensorFlow.
+"""Batches of prepared rows for one training worker. NumPy only: no Ray, no TensorFlow.
 
 The order of an epoch depends on the seed and the epoch alone. A global batch is a slice of that
 order and each rank takes its share of the slice, so any number of workers sees the same global
@@ -107,7 +107,7 @@ def batches(
 
 
 class _Recycled:
-    """Arrays that nobody holds any more, used again.
+    """Arrays that are no longer referenced, used again.
 
     A fresh array of 20 MB costs 5,000 page faults, as much as filling it. CPython counts who holds
     an array, a view of it or a tensor made from it without a copy.

@@ -1,7 +1,7 @@
-"""Picture files read as bytes: which format, how large, whole or cut, without decoding a pixel.
+"""Parse image files without decoding pixels: format, size, and whether the file is complete.
 
-Decoders are forgiving where a data stage must not be: a PNG without its end, a JPEG that stops in
-the middle, a header that promises more pixels than its file can hold. These checks read the
+Decoders accept what a data stage must not: a PNG without its end, a JPEG that stops in the middle,
+a header that promises more pixels than its file can hold. These checks read the
 structure that each format's specification gives (JPEG: ITU-T T.81, PNG: RFC 2083, GIF89a, WebP:
 RFC 9649, BMP, TIFF 6.0) and are pure functions of the bytes.
 """

@@ -1,4 +1,4 @@
-"""The Ray Data graph: blocks of file names in, verdicts out; pixels never travel."""
+"""Ray Data graph of the data stage: blocks of file names in, verdicts out."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def run(listing: sources.Listing, plan: Plan, on_progress: Progress) -> pa.Table
 
 @contextlib.contextmanager
 def full_disk_told(storage: Location) -> Iterator[None]:
-    """A disk that fills up although it was measured is the user's to clear, in one line."""
+    """Turn the error of a full disk into one line for the user."""
     from ray.exceptions import RayTaskError
 
     try:
@@ -66,7 +66,7 @@ def full_disk_told(storage: Location) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Ray Data tells its plan and progress in its own way; ours are told by ``on_progress``."""
+    """Turn off Ray Data's own messages and progress bars."""
     import ray
 
     context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
@@ -82,7 +82,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _prompt_limits() -> Iterator[None]:
-    """Ray Data hears what the cluster has only after it has asked, and asks again a second later.
+    """Let Ray Data look for free resources more often than once a second.
 
     Until then it starts one task alone: of 10 s on two cores, one core lost the first.
     """
@@ -96,7 +96,7 @@ def _prompt_limits() -> Iterator[None]:
 
 
 def _blocks(files: pa.Table) -> Iterator[pa.Table]:
-    """Few and large: Ray Data looks for finished tasks ten times a second.
+    """Divide the files into few large blocks: Ray Data looks for finished tasks ten times a second.
 
     A core waits 0.15 s for its next block, which was 13 % of blocks of 1,024 photos.
     """

@@ -1,8 +1,8 @@
-"""Bytes of a file → a verdict, or a photo ready for training. Pure: neither Ray nor TensorFlow.
+"""Inspect one file: its bytes become a photo ready for training, or a reason for rejection.
 
-One decode gives everything: the resized pixels, the perceptual hash, the measures behind the
-flags. The checks come in the order of :data:`catdog.data.decoding.REASONS`; the first that applies
-is the one that is told.
+Pure functions: neither Ray nor TensorFlow. One decode gives the resized pixels, the perceptual
+hash and the measures behind the flags. The checks run in the order of
+:data:`catdog.data.decoding.REASONS`; the first that applies is the reason.
 
 The filter. Pictures are resized with OpenCV's bilinear filter, which does not average what it
 skips. Up to 2.6 times smaller that is close to Pillow's antialiased result (1.8 grey levels on
@@ -57,7 +57,7 @@ class Photo:
 def inspect(
     data: bytes, size: int, workspace: Workspace | None = None, out: Pixels | None = None
 ) -> Photo | Rejected:
-    """Decide about one file and prepare its pixels.
+    """Check one file and prepare its pixels.
 
     Args:
         data: the file's bytes.

@@ -1,4 +1,4 @@
-"""One task's work: a block of listed files → a shard of pixels, and a small table of verdicts.
+"""Ray task of the data stage: a block of files in, a shard of pixels and a table of verdicts out.
 
 The task that decodes a photo also writes it. Only verdicts travel through Ray, some 200 bytes a
 photo, so memory does not grow with the photos. A photo's split, and whether it is a duplicate, are
@@ -55,7 +55,7 @@ _READERS = 16
 
 @dataclass(frozen=True)
 class Plan:
-    """What every task needs to know; ``suffix`` makes file names of one attempt its own."""
+    """Arguments of every task; ``suffix`` makes the file names of one attempt unique."""
 
     bases: tuple[Location, ...]
     root: Location

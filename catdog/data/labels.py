@@ -1,4 +1,4 @@
-"""Cat or dog, as the name of the file or of its folders says. Nothing is guessed."""
+"""Labels from the names of files and folders. Nothing is guessed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data stage: photos in, a prepared set out, every file accounted for.
+"""``prepare`` makes or finds the prepared set of a source.
 
 ::
 
@@ -9,9 +9,8 @@
         manifest.json         counts, shards; written last: with it the set is complete
 
 The fingerprint names the source's listing and the settings that change the outcome, so the same
-photos are prepared once. What is computed from a prepared set belongs to its
-:attr:`~PreparedSet.identity`, the photos' bytes: photos copied anew, with other times, cost a
-preparation and nothing else.
+photos are prepared once. Trainings and features refer to :attr:`~PreparedSet.identity` instead, a
+hash of the photos' bytes: if photos are copied, only the preparation is repeated.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Drawn cats and dogs, so that the whole job runs without a single photograph.
+"""Generate drawings of cats and dogs, so that the job runs without photographs.
 
 A cat has slit pupils, a small pink nose and mostly whiskers and pointed ears; a dog has round
 pupils, a large muzzle with a black nose and mostly hanging ears. Some cats have folded ears and

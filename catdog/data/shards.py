@@ -1,4 +1,4 @@
-"""Rows of pixels (or features) in Arrow IPC files that are read by row number.
+"""Shards: rows of pixels or features in Arrow IPC files, read by row number.
 
 A shard is an uncompressed Arrow IPC file: ``row`` holds the raw bytes of one row, ``label`` uint8
 and ``uri`` text; the rows' shape and dtype are in the schema's metadata. Any Arrow reader opens

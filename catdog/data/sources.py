@@ -1,7 +1,6 @@
-"""What people have, as one listing: a folder, a bucket's prefix, an archive, a table.
+"""List the files of a source: a folder, a bucket's prefix, an archive or a table.
 
-Listing reads names and sizes only. Reading gives the bytes of one file, or the reason why there
-are none.
+Listing reads names and sizes only; :func:`read` returns the bytes of one file.
 """
 
 from __future__ import annotations

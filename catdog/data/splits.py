@@ -1,4 +1,4 @@
-"""Which photo is for training, validation or test: exact, stratified, decided by the pictures.
+"""Stratified train, validation and test splits, decided by the content of the pictures.
 
 Within each class the groups of photos that belong together are ordered by a well-mixed hash of
 their content and cut at the quota of test, then of validation; the rest is for training. The

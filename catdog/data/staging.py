@@ -1,8 +1,8 @@
-"""One attempt at a prepared set: invisible until it is complete, gone if it fails.
+"""Staging folder of a prepared set: invisible until it is complete, removed if it fails.
 
-On a local disk an attempt is a hidden folder that is renamed when all is written. On an object
-store, which cannot rename, the shards' names carry the attempt and the manifest, written last,
-names the shards. Attempts of the same set at the same time do not meet; the first to finish wins.
+On a local disk it is a hidden folder that is renamed when everything is written. An object store
+cannot rename: there the names of the shards contain the attempt, and the manifest, written last,
+lists the shards. Simultaneous attempts do not share files; the first to finish wins.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An archive's photos as files of ours that can be read by offset."""
+"""Unpack an archive into pack files whose photos are read by offset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the tasks' verdicts to the account of every file: equal pictures, splits, held-back ones.
+"""Combine the verdicts on all files: duplicates, splits, held-back photos, and the tables.
 
 Arrays in, tables out; nothing is decoded here but the few pairs whose hashes meet.
 """
@@ -97,7 +97,7 @@ class FileOutcomes:
 def account_of(
     verdicts: pa.Table, files: pa.Table, digests: PixelDigests, rule: SplitRule
 ) -> FileOutcomes:
-    """Settle what only the whole set can tell.
+    """Find duplicates, assign splits and hold back near-duplicates, once all files are known.
 
     Args:
         verdicts: one row a file, in any order.

@@ -1,4 +1,4 @@
-"""The run directory: its names, its small files, who may write to it.
+"""Run directory: paths, ``run.json``, events and the lease.
 
 In: a :class:`~catdog.config.Config` and events. Out: ``run.json``, ``config.yaml``,
 ``events.jsonl`` and the lease; what a storage holds, how far a run is, and what may be removed.

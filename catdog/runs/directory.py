@@ -1,4 +1,4 @@
-"""The run directory: what lies where, what is finished, who may write.
+"""``RunDirectory``: the layout of a run, and whether the run is finished.
 
 ::
 
@@ -11,8 +11,8 @@
         sweeps/<model>/  trials.json  trials.parquet  best.yaml  trials/
         report.json  report.html  report.md
 
-A run directory is never wiped. Whatever is written is written atomically, and ``run.json`` says
-``finished`` last of all.
+A run directory is never wiped. Files are written atomically, and ``run.json`` is set to ``finished``
+last.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from catdog.storage import Location
 
 @dataclass(frozen=True)
 class TrainingId:
-    """A training of a run: a model, and of a repeat the other seed that it has."""
+    """A training of a run: its model, and its seed if it is a repeat."""
 
     model: ModelName
     seed: int | None = None
@@ -47,7 +47,7 @@ class TrainingId:
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Names and small files of one run."""
+    """Paths and small files of one run."""
 
     root: Location
 
@@ -119,7 +119,7 @@ class RunDirectory:
 
 
 def asked(config: Config) -> dict[str, int]:
-    """What may grow from one command to the next without making it another run."""
+    """Settings that may grow from one command to the next without making it another run."""
     return {
         "epochs": config.scratch.epochs,
         "backbone_epochs": config.scratch.backbone_epochs or config.scratch.epochs,

@@ -1,4 +1,4 @@
-"""``events.jsonl``: what happened in a run, and when."""
+"""Event log of a run, ``events.jsonl``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lease on a run: two commands with one name cannot write to it at once."""
+"""Lease on a run directory, so that two commands cannot write to it at once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SLOW_ANSWER_S = 3.0
 
 @contextmanager
 def lease(run: RunDirectory, *, say: Any = print) -> Iterator[None]:
-    """Hold the run while it is written, so that two commands with one name cannot mix.
+    """Hold the lease of ``run`` while it is written.
 
     The lease is a file that its holder renews; it runs out :data:`LEASE_S` seconds after a death.
     The second command watches it for that long: if it is renewed the holder lives. Storage that is
@@ -67,7 +67,7 @@ def lease(run: RunDirectory, *, say: Any = print) -> Iterator[None]:
 
 
 class _TakenOver(BaseException):
-    """Raised in the main thread, wherever that is; like Ctrl-C nothing on the way stops it."""
+    """Raised in the main thread when the lease is lost; like Ctrl-C it is not caught on the way."""
 
 
 def _raise_taken_over(number: int, frame: object) -> None:

@@ -1,4 +1,4 @@
-"""Paths and URIs: local folders, ``s3://`` and ``gs://``, atomic writes, retries.
+"""Storage: local folders, ``s3://`` and ``gs://`` with atomic writes and retries.
 
 In: a path or URI. Out: a :class:`Location` that reads and writes, whatever is behind it, and
 copies and streams of whole files. Imports ``errors``.

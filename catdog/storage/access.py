@@ -1,7 +1,7 @@
-"""At the door: whether a place in a bucket can be reached, read and written. Answers in seconds.
+"""Preflight: check that a storage URI can be reached, read and written. Fails within seconds.
 
-In the middle of a run a failing store is retried (:func:`catdog.storage.retrying.retried`). At its
-start nothing is lost yet, and what is wrong is most often a mistake: it gets one line.
+During a run a failing store is retried (:func:`catdog.storage.retrying.retried`). Before it nothing
+is lost yet, and the cause is most often a mistake of the user: it gets one line.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow.fs as pafs
 from catdog.errors import UserError
 from catdog.storage import Location, s3
 
-#: Attempts at the door and seconds of silence that each waits for an answer.
+#: Attempts before a run and seconds of silence that each waits for an answer.
 ATTEMPTS, SILENCE_S = 2, 5.0
 
 _REFUSED = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "HTTP status 40")
@@ -30,7 +30,7 @@ _AWAY = (
 
 
 def check_readable(given: str, flag: str) -> None:
-    """Whether ``given`` can be asked for; that there is something is for its reader to say.
+    """Check that ``given`` can be reached and read; whether anything exists there is not checked.
 
     Args:
         given: a path (nothing is checked) or a URI.
@@ -46,7 +46,7 @@ def check_readable(given: str, flag: str) -> None:
 
 
 def check_writable(given: str, flag: str) -> None:
-    """Whether files can be written below ``given``: one is, and is deleted again.
+    """Check that files can be written below ``given``, by writing one and deleting it.
 
     Raises:
         UserError: as :func:`check_readable`.
@@ -58,7 +58,7 @@ def check_writable(given: str, flag: str) -> None:
 
 
 def with_answers(place: Location, flag: str, ask: Callable[[], None]) -> None:
-    """Run ``ask``; what a store answers otherwise becomes a line.
+    """Run ``ask`` and turn an error of the store into one line.
 
     Raises:
         UserError: the line.
@@ -117,7 +117,7 @@ def _brief(place: Location) -> pafs.FileSystem:
 
 
 def explained(place: Location, error: str) -> str:
-    """What a store's ``error`` means for who named ``place``, in one line."""
+    """Explain a store's ``error`` to the user who named ``place``, in one line."""
     if "NO_SUCH_BUCKET" in error or "Bucket '" in error or "bucket does not exist" in error:
         return _no_bucket(place)
     if any(word in error for word in _AWAY):

@@ -1,4 +1,4 @@
-"""Whole files between this node's disk and a store; a network that fails is waited for."""
+"""Copy whole files between this node's disk and a remote store, with retries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def node_cache() -> Path:
 
 
 def fetched(file: Location, cache: Path | None = None) -> Path:
-    """``file`` on this node's disk, fetched once however many workers ask for it."""
+    """The copy of ``file`` on this node's disk, fetched once for all workers."""
     if file.is_local:
         return file.local_path
     folder = cache or node_cache()
@@ -40,7 +40,7 @@ def fetched(file: Location, cache: Path | None = None) -> Path:
 
 
 def send(source: Path, target: Location) -> None:
-    """Copy a file of this disk to a store."""
+    """Copy a file from this disk to a store."""
     retried(lambda: _upload(source, target), target)
 
 
@@ -68,7 +68,7 @@ def _download(file: Location, copy: Path) -> None:
 
 
 def _check_whole(remote: Location, size: int) -> None:
-    """A connection that broke in the middle is not always told; :func:`retried` goes on then."""
+    """Check the size: a broken connection does not always raise. :func:`retried` then repeats."""
     there = remote.filesystem.get_file_info(remote.path).size
     if there != size:
         raise OSError(f"{remote} has {there} bytes and its copy here {size}")

@@ -1,4 +1,4 @@
-"""Files of gigabytes, written past the page cache.
+"""Write large files with ``O_DIRECT``, past the page cache.
 
 The kernel spends a core for every 400 MB/s to 2 GB/s that go through the page cache, and drops
 other files from memory for them. ``O_DIRECT`` leaves that to the disk. A disk that does not keep
@@ -65,7 +65,7 @@ class DirectFile:
         self._filled = 0
 
     def _wait(self) -> None:
-        """Until the disk has the other buffer."""
+        """Wait until the other buffer is on the disk."""
         if self._pending is None:
             return
         began = time.monotonic()
@@ -96,7 +96,7 @@ class DirectFile:
             self._release()
 
     def abandon(self) -> None:
-        """Close without writing the rest; whatever the disk says does not matter any more."""
+        """Close without writing the rest; errors of the disk are ignored."""
         if not self.closed:
             if self._pending is not None:
                 self._pending.exception()
@@ -113,7 +113,7 @@ def _is_direct(fd: int) -> bool:
 
 
 def _set_direct(fd: int, wanted: bool) -> None:
-    """Where the file system cannot, everything goes through the page cache as before."""
+    """Set ``O_DIRECT``; on file systems without it everything goes through the page cache."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     with contextlib.suppress(OSError):
         fcntl.fcntl(fd, fcntl.F_SETFL, flags | O_DIRECT if wanted else flags & ~O_DIRECT)
@@ -139,7 +139,7 @@ def _writer() -> ThreadPoolExecutor:
 
 @cache
 def _spare_buffers() -> list[mmap.mmap]:
-    """Kept for the next file: memory that is new costs the kernel more than the copy into it."""
+    """Buffers kept for the next file: new memory costs the kernel more than the copy into it."""
     return []
 
 

@@ -1,4 +1,4 @@
-"""Paths and URIs in one place: local folders, ``s3://`` and ``gs://`` through pyarrow.
+"""``Location``: a local path, ``s3://`` or ``gs://`` URI, read and written through pyarrow.
 
 A :class:`Location` is an immutable path on some file system. For URIs with a query
 (``s3://bucket/dir?endpoint_override=http://host:port``) joining keeps the query at the end, which
@@ -92,7 +92,7 @@ class Location:
         return Location(posixpath.dirname(head) + mark + query)
 
     def __str__(self) -> str:
-        """The location for people: without query and user information, which may be secrets."""
+        """The location for display, without query and user information, which may be secrets."""
         if self.is_local:
             return self.path
         parts = urlsplit(self.uri)
@@ -183,12 +183,12 @@ class Location:
         self.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def delete(self) -> None:
-        """Delete this file of ours; nothing happens if it does not exist."""
+        """Delete this file; nothing happens if it does not exist."""
         with contextlib.suppress(FileNotFoundError):  # also a repeated attempt that had succeeded
             retried(lambda: self.filesystem.delete_file(self.path), self)
 
     def delete_tree(self) -> None:
-        """Delete this folder of ours and all below it; nothing happens if it does not exist."""
+        """Delete this folder and all below it; nothing happens if it does not exist."""
         if self.exists():
             with contextlib.suppress(FileNotFoundError):
                 retried(lambda: self.filesystem.delete_dir(self.path), self)

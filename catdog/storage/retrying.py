@@ -1,4 +1,4 @@
-"""Storage that fails for some seconds costs those seconds and not the run."""
+"""Retry storage operations that fail temporarily."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ PASSING = frozenset(
 
 
 def is_passing(error: OSError, location: Place) -> bool:
-    """Whether the same operation may succeed some seconds later.
+    """Whether an error is temporary: the operation may succeed some seconds later.
 
     pyarrow's errors of object stores carry no ``errno``: there, everything but a clear answer is
     taken for the network.

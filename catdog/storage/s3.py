@@ -1,4 +1,4 @@
-"""S3 through pyarrow: how long it waits, how often it tries, and where its credentials come from.
+"""S3 file systems of pyarrow: timeouts, retries and credentials.
 
 pyarrow opens an ``s3://`` URI with 6 s of quick attempts against a store that refuses connections
 and with 90 s against one that hangs. Here both are bounded by attempts, and a failed attempt is
@@ -29,7 +29,7 @@ METADATA = ("169.254.169.254", 80)
 
 
 class S3FileSystem(pafs.S3FileSystem):  # type: ignore[misc]  # pyarrow has no types
-    """pyarrow's, with other limits of time, which it keeps when it travels to workers.
+    """pyarrow's S3 file system with other timeouts, which are kept when it is pickled.
 
     pyarrow's own forgets its retry strategy when it is pickled.
     """
@@ -65,14 +65,14 @@ def opened(uri: str) -> tuple[S3FileSystem, str]:
 
 
 def with_a_region(uri: str) -> str:
-    """``uri`` with a region, any one where it names none: opening it then asks no network."""
+    """``uri`` with a region (any, if it names none), so that opening it needs no network."""
     if "region" in parse_qs(urlsplit(uri).query):
         return uri
     return f"{uri}{'&' if '?' in uri else '?'}region=us-east-1"
 
 
 def ask_metadata_only_where_it_is() -> None:
-    """Spare this process the waiting for EC2's metadata service where there is none.
+    """Turn off EC2's metadata service in this process where there is none, to avoid its timeout.
 
     Where packets to it are lost, opening a URI took 14 s without credentials (4 s with them) and
     every request another 62 s.
@@ -99,7 +99,7 @@ def endpoint_of(uri: str) -> tuple[str, int]:
 
 
 def is_there(endpoint: tuple[str, int]) -> bool:
-    """Whether anybody accepts connections at ``endpoint``; 5 s at most."""
+    """Whether ``endpoint`` accepts connections; takes 5 s at most."""
     return _answers(endpoint, CONNECT_S)
 
 

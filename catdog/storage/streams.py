@@ -1,4 +1,4 @@
-"""Files read or written piece by piece, local or remote; a network that fails is waited for."""
+"""Read and write files piece by piece, local or remote, with retries."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def opened(place: Location) -> Iterator[BinaryIO]:
 
 
 class _Remote(io.RawIOBase):
-    """A remote file whose reads are repeated when the network fails, whatever was read before."""
+    """A remote file whose reads are repeated when the network fails."""
 
     def __init__(self, place: Location, file: Any) -> None:
         super().__init__()
