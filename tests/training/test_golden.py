@@ -22,10 +22,17 @@ SIDES: dict[ModelName, int] = {
     "efficientnet_lite0": 64,
 }
 #: Loss of each step, in nats.
-LOSSES: dict[ModelName, tuple[float, float, float]] = {}
-#: Between oneDNN's kernels for SSE4.1, AVX2 and AVX-512 and TensorFlow's own the losses differ by
-#: less; a change of initialiser, optimizer or layer is a hundred times as large.
-TOLERANCE = 2e-3
+LOSSES: dict[ModelName, tuple[float, float, float]] = {
+    "base_cnn": (0.93627, 0.87116, 0.82178),
+    "resnet50v2": (0.76319, 0.6227, 0.50987),
+    "inception_v3": (0.95987, 0.27931, 0.09476),
+    "efficientnet_lite0": (0.67215, 0.62221, 0.57704),
+}
+#: With oneDNN's kernels for SSE4.1 and for AVX2 the losses of three models differed by 1e-5, those
+#: of InceptionV3 by 3.5e-3: its last activations are 1 x 1, so that batch normalisation sees eight
+#: values. Another seed, initialiser or optimizer changes them by a hundred times as much.
+TOLERANCE: dict[ModelName, float] = {"inception_v3": 1e-2}
+DEFAULT_TOLERANCE = 5e-4
 
 
 def losses(name: ModelName) -> tuple[float, ...]:
@@ -56,7 +63,7 @@ def losses(name: ModelName) -> tuple[float, ...]:
 )
 def test_three_steps_give_the_written_losses(name: ModelName) -> None:
     found = losses(name)
-    assert found == pytest.approx(LOSSES[name], abs=TOLERANCE), (
+    assert found == pytest.approx(LOSSES[name], abs=TOLERANCE.get(name, DEFAULT_TOLERANCE)), (
         "the numbers of training have changed: if an upgrade or an edit was meant to change them, "
         f"write {tuple(round(loss, 5) for loss in found)} here and say so in the CHANGELOG"
     )
