@@ -18,6 +18,7 @@ COMMANDS = {
     "runs": "the runs of a storage: list, status, prune",
     "doctor": "whether this machine has what a run needs",
     "benchmark": "this machine as ratios against peers and limits",
+    "completion": "a script that completes commands in a shell",
 }
 
 
