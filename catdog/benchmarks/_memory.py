@@ -1,13 +1,14 @@
-"""Peak memory of a driver and its Ray workers, from ``/proc``."""
+"""Peak memory of a driver and its Ray workers."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 
 @contextmanager
@@ -38,31 +39,20 @@ def peak(interval_s: float = 0.1) -> Iterator[list[int]]:
 
 
 def _now() -> int:
-    return sum(_own(process) for process in [os.getpid(), *_workers(os.getpid())])
+    this = psutil.Process()
+    return sum(map(_own, [this, *filter(_is_worker, this.children(recursive=True))]))
 
 
-def _workers(driver: int) -> list[int]:
-    parents: dict[int, int] = {}
-    names: dict[int, bytes] = {}
-    for entry in Path("/proc").glob("[0-9]*"):  # none where there is no /proc
-        with contextlib.suppress(OSError, IndexError):
-            parents[int(entry.name)] = int(
-                (entry / "stat").read_text().rpartition(")")[2].split()[1]
-            )
-            names[int(entry.name)] = (entry / "cmdline").read_bytes()
-    found = []
-    for process, name in names.items():
-        at = process
-        while at in parents and at != driver:
-            at = parents[at]
-        if at == driver and name.startswith(b"ray::"):
-            found.append(process)
-    return found
+def _is_worker(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.name().startswith("ray::")
+    return False
 
 
-def _own(process: int) -> int:
-    with contextlib.suppress(OSError):
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+def _own(process: psutil.Process) -> int:
+    """In bytes. psutil's numbers (rss, pss, uss) have pages of files among them."""
+    with contextlib.suppress(OSError):  # it has ended, or there is no /proc
+        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
         kib = [int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon", "Pss_Shmem"))]
         return sum(kib) * 1024
     return 0

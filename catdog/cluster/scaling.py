@@ -6,12 +6,12 @@ where a job started by ``ray job submit`` runs; it is read here.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from catdog.cluster.private import FREE_BY_NODE
@@ -56,15 +56,12 @@ def nodes_of(config: Mapping[str, Any]) -> Sequence[NodeResources]:
 
 def _config_of(cluster: str) -> Path | None:
     """The file that the autoscaler of ``cluster`` (address and port) was started with."""
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        words: list[str] = []
-        with contextlib.suppress(OSError):  # it ended meanwhile, or is somebody else's
-            words = entry.read_bytes().decode(errors="replace").split("\0")
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []  # none of one that is somebody else's
         if f"--gcs-address={cluster}" in words:
             for word in words:
-                name, _, value = word.partition("=")
-                if name == "--autoscaling-config":
-                    return Path(value).expanduser()
+                if word.startswith("--autoscaling-config="):
+                    return Path(word.partition("=")[2]).expanduser()
     return None
 
 

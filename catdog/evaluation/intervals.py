@@ -38,13 +38,8 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     """Score interval of a proportion (Wilson 1927), inside [0, 1] and never of zero width."""
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"{successes} of {n} is not a proportion")
-    z2 = stats.norm.ppf((1 + confidence) / 2) ** 2
-    middle = (successes + z2 / 2) / (n + z2)
-    half = math.sqrt(z2 * (successes * (n - successes) / n + z2 / 4)) / (n + z2)
-    # At 0 and n the bound is exact; rounding would put it a hair outside.
-    low = 0.0 if successes == 0 else max(0.0, middle - half)
-    high = 1.0 if successes == n else min(1.0, middle + half)
-    return Interval(float(low), float(high))
+    found = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return Interval(float(found.low), float(found.high))
 
 
 def bootstrap_mean(
@@ -53,7 +48,8 @@ def bootstrap_mean(
     """Bootstrap interval of a mean, bias-corrected and accelerated (BCa; Efron 1987).
 
     Losses are skewed by a few confident mistakes, for which the plain percentile interval lies too
-    low. Where all values are equal the interval is that value.
+    low. Where all values are equal the interval is that value. As :func:`scipy.stats.bootstrap`,
+    whose acceleration takes every mean without one value, in n² steps: 7 times as long for 5,000.
     """
     data = np.asarray(values, dtype=np.float64)
     n, mean = data.size, float(data.mean())
@@ -173,8 +169,8 @@ def spread(values: Sequence[float]) -> Spread:
     if n < 2:
         return Spread(n, mean, None, low, high, None)
     sd = float(data.std(ddof=1))
-    half = float(stats.t.ppf(0.975, n - 1)) * sd / math.sqrt(n)
-    return Spread(n, mean, sd, low, high, Interval(mean - half, mean + half))
+    bounds = stats.t.interval(0.95, n - 1, mean, sd / math.sqrt(n)) if sd else (mean, mean)
+    return Spread(n, mean, sd, low, high, Interval(*map(float, bounds)))
 
 
 def _bound(excess: Callable[[float], float], estimate: float, end: float) -> float:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from catdog.evaluation.intervals import (
     Interval,
@@ -147,15 +147,12 @@ def f1_score(hits: int, false_alarms: int, misses: int) -> float:
 def roc_auc(labels: npt.ArrayLike, logits: npt.ArrayLike) -> float | None:
     """Area under the ROC curve: the chance that a dog scores above a cat, ties counting half.
 
-    ``None`` where one class is missing. From the ranks (Mann–Whitney), so no curve is needed.
+    ``None`` where one class is missing.
     """
+    from sklearn.metrics import roc_auc_score
+
     truth, scores = checked(labels, logits)
-    dogs = int(truth.sum())
-    cats = truth.size - dogs
-    if not dogs or not cats:
-        return None
-    ranks = stats.rankdata(scores)[truth == 1].sum()
-    return float((ranks - dogs * (dogs + 1) / 2) / (dogs * cats))
+    return float(roc_auc_score(truth, scores)) if 0 < truth.sum() < truth.size else None
 
 
 def roc_curve(labels: npt.ArrayLike, logits: npt.ArrayLike) -> tuple[Array, Array]:
