@@ -71,10 +71,48 @@ def tiny_job(tmp_path: Path) -> Callable[..., Any]:
     return partial(make_job, tmp_path)
 
 
-@pytest.fixture
-def fit(tmp_path: Path, cluster: None) -> Callable[..., Any]:
-    """Trains a job on two workers: facts of it, and what was told on the way."""
+@dataclass
+class Standing:
+    """A group of two workers for the trainings that it outlives; each has its own listener."""
+
+    pool: Any
+    listening: list[Watched]
+
+    def fit(self, job: Any, watched: Watched) -> Any:
+        from catdog.training.trainer import train_in
+
+        self.listening[:] = [watched]
+        return train_in(self.pool, [job])[0]
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Iterator[Standing]:
+    """Starts with the first training that asks for it."""
+    from catdog.storage import Location
+    from catdog.training.pool import WorkerPool
+
+    listening: list[Watched] = []
+    folder = Location.of(tmp_path_factory.mktemp("standing"))
+
+    def hear(message: dict[str, Any]) -> None:
+        listening[0](message)
+
+    with WorkerPool(two_workers(), folder, hear, elastic=True) as pool:
+        yield Standing(pool, listening)
+
+
+def two_workers(**options: Any) -> Any:
     from catdog.cluster.workers import Workers
+
+    return Workers(count=2, cpus=1, use_gpu=False, precision="float32", **options)
+
+
+@pytest.fixture
+def fit(tmp_path: Path, standing: Standing) -> Callable[..., Any]:
+    """Trains a job on two workers: facts of it, and what was told on the way.
+
+    ``stays`` says that the group outlives it: such trainings share one.
+    """
     from catdog.storage import Location
     from catdog.training.trainer import train
 
@@ -82,10 +120,15 @@ def fit(tmp_path: Path, cluster: None) -> Callable[..., Any]:
         job: Any,
         after_epoch: dict[int, Callable[[], Any]] | None = None,
         on_line: Callable[[], Any] = lambda: None,
+        *,
+        stays: bool = False,
         **options: Any,
     ) -> Any:
         watched = Watched(dict(after_epoch or {}), on_line)
-        workers = Workers(count=2, cpus=1, use_gpu=False, precision="float32", **options)
+        if stays:
+            return standing.fit(job, watched), watched
+        standing.pool.rest()
+        workers = two_workers(**options)
         name = str(tmp_path / f"ray-{Path(job.output.partition('?')[0]).name}")
         return train([job], workers, Location.of(name), watched)[0], watched
 

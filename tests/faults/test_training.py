@@ -39,33 +39,10 @@ def undisturbed() -> dict[str, Any]:
 
 def expected(undisturbed: dict[str, Any], tiny_job: Any, fit: Any) -> list[tuple[float, float]]:
     if not undisturbed:
-        facts, watched = fit(tiny_job("undisturbed"))
+        facts, watched = fit(tiny_job("undisturbed"), stays=True)
         assert watched.epochs() == list(range(1, EPOCHS + 1))
         undisturbed["losses"] = losses(facts)
     return undisturbed["losses"]
-
-
-@pytest.mark.parametrize(
-    "number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed worker", "hung worker"]
-)
-def test_a_lost_worker_costs_part_of_an_epoch_and_nothing_else(
-    undisturbed: dict[str, Any],
-    tiny_job: Callable[..., Any],
-    fit: Callable[..., Any],
-    number: signal.Signals,
-) -> None:
-    whole = expected(undisturbed, tiny_job, fit)
-    job = tiny_job(f"hurt-{number.name}")
-    facts, watched = fit(job, {2: send_to_one_worker(number)})
-    assert losses(facts) == whole, "to the last bit"
-    assert facts["train"]["restarts"] == 1
-    assert watched.epochs() == list(range(1, EPOCHS + 1)), "an epoch was trained twice"
-    assert epochs_in_tensorboard(job) == watched.epochs()
-    # Every row once, whatever the shares: the last batch of 15 is one of 7 and one of 8.
-    best = facts["best"]
-    assert evaluated_by_keras(job) == pytest.approx(
-        (best["val_loss"], best["val_accuracy"]), abs=1e-6
-    )
 
 
 def test_a_store_that_is_away_for_a_while_costs_that_and_nothing_else(
@@ -77,7 +54,7 @@ def test_a_store_that_is_away_for_a_while_costs_that_and_nothing_else(
     with s3_server() as store:
         uri = store.location("model").uri
         # Its client tries for 6 s before it says that something is wrong.
-        facts, watched = fit(tiny_job(uri), {1: store.proxy.cut}, store.proxy.heal)
+        facts, watched = fit(tiny_job(uri), {1: store.proxy.cut}, store.proxy.heal, stays=True)
         written = (Location.of(uri) / "tensorboard").list()
     assert losses(facts) == whole, "to the last bit"
     assert facts["train"]["restarts"] == 0
@@ -94,7 +71,7 @@ def test_a_damaged_newest_checkpoint_costs_one_epoch(
     train_here(tiny_job("damaged", epochs=4), 3)
     newest = tmp_path / "damaged" / "checkpoints" / "epoch-0003.npz"
     newest.write_bytes(newest.read_bytes()[:1000])
-    facts, watched = fit(tiny_job("damaged", epochs=4))
+    facts, watched = fit(tiny_job("damaged", epochs=4), stays=True)
     assert watched.epochs() == [3, 4]
     assert any("epoch 3 cannot be used" in line for line in watched.lines())
     assert len(facts["history"]) == 4
@@ -106,7 +83,25 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_best(
     from catdog.errors import RunFailed
 
     with pytest.raises(RunFailed, match=r"the loss is .* \(step \d+, learning rate .*\); try a"):
-        fit(tiny_job("diverges", learning_rate=1e30, clip_norm=None))
+        fit(tiny_job("diverges", learning_rate=1e30, clip_norm=None), stays=True)
+
+
+def test_workers_that_are_killed_and_hang_cost_part_of_an_epoch_each_and_nothing_else(
+    undisturbed: dict[str, Any], tiny_job: Callable[..., Any], fit: Callable[..., Any]
+) -> None:
+    whole = expected(undisturbed, tiny_job, fit)
+    job = tiny_job("hurt")
+    kill, stop = send_to_one_worker(signal.SIGKILL), send_to_one_worker(signal.SIGSTOP)
+    facts, watched = fit(job, {1: kill, 3: stop})
+    assert losses(facts) == whole, "to the last bit"
+    assert facts["train"]["restarts"] == 2
+    assert watched.epochs() == list(range(1, EPOCHS + 1)), "an epoch was trained twice"
+    assert epochs_in_tensorboard(job) == watched.epochs()
+    # Every row once, whatever the shares: the last batch of 15 is one of 7 and one of 8.
+    best = facts["best"]
+    assert evaluated_by_keras(job) == pytest.approx(
+        (best["val_loss"], best["val_accuracy"]), abs=1e-6
+    )
 
 
 def test_a_full_disk_is_named_and_leaves_the_last_checkpoint(
