@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,31 +78,46 @@ def test_a_folder_of_one_class_is_refused_before_anything_is_written(
 
 
 @pytest.fixture(scope="module")
-def whole(
-    project: Path, tmp_path_factory: pytest.TempPathFactory, exact: list[str]
-) -> list[dict[str, Any]]:
-    """The epochs of a run of two workers that nothing disturbed."""
-    storage = tmp_path_factory.mktemp("whole")
-    done = run(project, f"--storage={storage}", "--name=whole", "--workers=2", "--epochs=4", *exact)
+def alone(project: Path, tmp_path_factory: pytest.TempPathFactory, exact: list[str]) -> Path:
+    """The run of one worker that nothing disturbed."""
+    storage = tmp_path_factory.mktemp("alone")
+    done = run(project, f"--storage={storage}", "--name=alone", "--workers=1", "--epochs=6", *exact)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.strip().splitlines()[-1] == str(storage / "whole/report.html")
-    return history(storage / "whole")
+    assert done.stdout.strip().splitlines()[-1] == str(storage / "alone/report.html")
+    return storage / "alone"
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_one_and_two_workers_come_to_the_same_losses(
-    project: Path, tmp_path: Path, exact: list[str], whole: list[dict[str, Any]]
-) -> None:
-    arguments = [f"--storage={tmp_path}", "--name=one", "--workers=1", "--epochs=4", *exact]
-    done = run(project, *arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
-    for one, two in zip(history(tmp_path / "one"), whole, strict=True):
-        for key in ("loss", "val_loss"):
-            # Not nearly: every bit of every weight is the same (catdog/training/reproducible.py).
-            assert one[key] == pytest.approx(two[key], abs=1e-12), (key, one, two)
-    record = json.loads((tmp_path / "one/run.json").read_text())
-    assert record["reproducible"] == {"base_cnn": "the same bits on any number of workers"}
+def signalled(
+    project: Path, line: str, number: signal.Signals, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """The job, sent a signal at the first line that holds ``line``."""
+    process = subprocess.Popen(
+        command(project, *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    assert process.stdout is not None
+    seen = []
+    for text in process.stdout:
+        seen.append(text)
+        if line in text:
+            process.send_signal(number)
+            break
+    rest, complaint = process.communicate(timeout=60)
+    said = "".join(seen) + rest
+    return subprocess.CompletedProcess(process.args, process.returncode, said, complaint)
+
+
+def check_interrupted(done: subprocess.CompletedProcess[str], code: int, run_dir: Path) -> None:
+    assert done.returncode == code, done.stdout + done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("stopped; the same command continues: ")
+    assert "Traceback" not in done.stderr
+    record = json.loads((run_dir / "run.json").read_text())
+    assert record["sessions"][-1]["outcome"] == "failed"
+    assert list((run_dir / "models/base_cnn/checkpoints").glob("epoch-*.npz"))
 
 
 @pytest.fixture
@@ -117,40 +131,34 @@ def mlflow(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_killed_run_goes_on_and_ends_like_one_that_was_never_stopped(
-    project: Path,
-    tmp_path: Path,
-    exact: list[str],
-    whole: list[dict[str, Any]],
-    mlflow: Server,
+def test_two_workers_killed_and_interrupted_come_to_the_same_losses_as_one_left_alone(
+    project: Path, tmp_path: Path, exact: list[str], alone: Path, mlflow: Server
 ) -> None:
-    arguments = [f"--storage={tmp_path}", "--workers=2", "--epochs=4", *exact, "--name=killed"]
+    arguments = [f"--storage={tmp_path}", "--workers=2", "--epochs=6", *exact, "--name=hurt"]
     arguments += ["--track=mlflow", f"--set=tracking.uri={mlflow.uri}"]
-    killed = subprocess.Popen(
-        command(project, *arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment(),
-    )
-    assert killed.stdout is not None
-    for line in killed.stdout:
-        if "epoch 2/4  loss" in line:
-            killed.send_signal(signal.SIGKILL)
-            break
-    killed.wait(timeout=60)
-    killed.stdout.close()
-    time.sleep(10)  # the local cluster ends some seconds after its driver
+    hurt = tmp_path / "hurt"
+    killed = signalled(project, "epoch 1/6  loss", signal.SIGKILL, *arguments)
+    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
+
+    # After the first epoch that it trains itself.
+    interrupted = signalled(project, "/6  loss", signal.SIGINT, *arguments)
+    assert "base_cnn: going on after epoch" in interrupted.stdout
+    check_interrupted(interrupted, 130, hurt)
 
     again = run(project, *arguments)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "base_cnn: going on after epoch" in again.stdout
-    assert "epoch 1/4  loss" not in again.stdout, "an epoch was trained twice"
-    for one, other in zip(whole, history(tmp_path / "killed"), strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], abs=1e-6)
-        assert one["val_loss"] == pytest.approx(other["val_loss"], abs=1e-6)
+    lines = interrupted.stdout + again.stdout
+    assert "epoch 1/6  loss" not in lines, "an epoch was trained twice"
+    for one, two in zip(history(alone), history(hurt), strict=True):
+        for key in ("loss", "val_loss"):
+            # Not nearly: every bit of every weight is the same (catdog/training/reproducible.py).
+            assert one[key] == pytest.approx(two[key], abs=1e-12), (key, one, two)
+    for folder in (alone, hurt):
+        record = json.loads((folder / "run.json").read_text())
+        assert record["reproducible"] == {"base_cnn": "the same bits on any number of workers"}
 
-    check_tracked(mlflow, tmp_path / "killed")
+    check_tracked(mlflow, hurt)
 
     finished = run(project, *arguments, limit_s=60)
     assert finished.returncode == 0
@@ -174,35 +182,9 @@ def check_tracked(mlflow: Server, run_dir: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "signal_, code, workers", [(signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 1)]
-)
-def test_an_interrupted_run_says_how_to_go_on(
-    project: Path,
-    tmp_path: Path,
-    exact: list[str],
-    signal_: signal.Signals,
-    code: int,
-    workers: int,
+def test_a_terminated_run_says_how_to_go_on(
+    project: Path, tmp_path: Path, exact: list[str]
 ) -> None:
-    arguments = [f"--storage={tmp_path}", f"--workers={workers}", "--epochs=50", *exact]
-    arguments += ["--name=stopped"]
-    process = subprocess.Popen(
-        command(project, *arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "epoch 1/50  loss" in line:
-            process.send_signal(signal_)
-            break
-    _, complaint = process.communicate(timeout=60)
-    assert process.returncode == code, complaint
-    assert complaint.strip().splitlines()[-1].startswith("stopped; the same command continues: ")
-    assert "Traceback" not in complaint
-    record = json.loads((tmp_path / "stopped" / "run.json").read_text())
-    assert record["sessions"][-1]["outcome"] == "failed"
-    assert (tmp_path / "stopped/models/base_cnn/checkpoints/epoch-0001.npz").is_file()
+    arguments = [f"--storage={tmp_path}", "--workers=1", "--epochs=50", *exact, "--name=stopped"]
+    done = signalled(project, "epoch 1/50  loss", signal.SIGTERM, *arguments)
+    check_interrupted(done, 143, tmp_path / "stopped")
