@@ -83,8 +83,8 @@ def train_here(
 
     from catdog.cluster.workers import Workers
     from catdog.training.loop import train_model
+    from catdog.training.on_worker import strategy
     from catdog.training.progress import Rank
-    from catdog.training.strategy import strategy
     from catdog.training.watchdog import Watchdog
 
     rows: list[dict[str, Any]] = []

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from catdog import console
-from catdog.benchmarks import _photos
+from catdog.benchmarks import _setup
 from catdog.cluster import machine
 from catdog.cluster.resources import dtype_policy
 from catdog.config import InputScale, ModelName
@@ -39,7 +39,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UserError("accuracy needs --data DIR and --weights-for MODEL=FILE,scale=0..1")
     name, weights = arguments.weights_for
     path = str(Location.of(weights["source"]).local_path)
-    with _photos.workplace(arguments.work) as work:
+    with _setup.workplace(arguments.work) as work:
         flag = f"{name}={weights['source']},scale={weights['scale']}"
         ours = _ours(arguments.data, name, flag, work)
         console.say(f"ours   {_line(ours)}")

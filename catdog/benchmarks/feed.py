@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from catdog import console
-from catdog.benchmarks import _photos
+from catdog.benchmarks import _setup
 from catdog.data.feed import batches, epoch_order
 from catdog.data.shards import Rows, open_rows, write_shard
 from catdog.storage import Location
@@ -24,7 +24,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Medians of rounds taken in turn: an epoch in random order from each side."""
     size = arguments.image_size
     count = min(arguments.files, max(BATCH, (2 << 30) // (3 * size * size)))
-    with _photos.workplace(arguments.work) as work:
+    with _setup.workplace(arguments.work) as work:
         memory = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
         rows = _written(memory, work)
         speeds: dict[str, list[float]] = {"memory": [], "feed": []}

@@ -13,13 +13,12 @@ from dataclasses import replace
 from typing import Any
 
 from catdog import console
-from catdog.benchmarks._transfer import Bench, bench
+from catdog.benchmarks._setup import Bench, bench
 from catdog.config import FineTuneSettings, ModelName
 from catdog.config.architectures import BACKBONES
 from catdog.models.registry import boundary
 from catdog.training.job import TrainingJob
-from catdog.training.pool import WorkerPool
-from catdog.training.trainer import train
+from catdog.training.pool import WorkerPool, train
 from catdog.transfer.features import extract
 
 #: Of each training; the first pays for the graph and does not count.

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from catdog import console
-from catdog.benchmarks import _memory, _photos
+from catdog.benchmarks import _setup
 from catdog.cluster import machine
 
 
@@ -29,9 +29,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
     cores = machine.cores()
     count, size = arguments.files, arguments.image_size
-    with _photos.workplace(arguments.work) as work:
-        folder = _photos.repeated(arguments.data, count, size, work)
-        quarter = _photos.repeated(arguments.data, max(count // 4, 256), size, work)
+    with _setup.workplace(arguments.work) as work:
+        folder = _setup.repeated(arguments.data, count, size, work)
+        quarter = _setup.repeated(arguments.data, max(count // 4, 256), size, work)
         # Workers of equal priority: whatever else the machine does would slow Ray's side alone.
         os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray reads this name)
         ray.init("local", num_cpus=cores, include_dashboard=False, log_to_driver=False)
@@ -103,7 +103,7 @@ def stage(folder: Path, size: int, work: Path) -> float:
 
 
 def _peak_memory(folder: Path, size: int, work: Path) -> int:
-    with _memory.peak() as result:
+    with _setup.peak() as result:
         stage(folder, size, work)
     return result[0]
 

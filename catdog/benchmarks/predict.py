@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from catdog import console
-from catdog.benchmarks import _photos
+from catdog.benchmarks import _setup
 from catdog.cluster import machine
 from catdog.config import ModelName
 
@@ -53,8 +53,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         pool = Pool.of_cluster()
         precision = plan_workers(PRESETS["laptop"](), Resources.at_most()).precision
         count = arguments.files if pool.use_gpu else min(arguments.files, _MOST_ON_CPUS)
-        with _photos.workplace(arguments.work) as work:
-            folder = _photos.repeated(arguments.data, count, arguments.image_size, work)
+        with _setup.workplace(arguments.work) as work:
+            folder = _setup.repeated(arguments.data, count, arguments.image_size, work)
             task = _Task(
                 str(folder), str(work / "model.keras"), arguments.image_size, precision, pool.cpus
             )

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from catdog import console
-from catdog.benchmarks._transfer import Bench, bench
+from catdog.benchmarks._setup import Bench, bench
 from catdog.cluster.numerics import use_onednn
 from catdog.config import ModelName
 from catdog.models.registry import POOLED

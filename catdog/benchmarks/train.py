@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from catdog import console
-from catdog.benchmarks import _photos
+from catdog.benchmarks import _setup
 from catdog.cluster import machine
 from catdog.cluster.connection import connected
 from catdog.cluster.resources import dtype_policy
@@ -30,7 +30,7 @@ from catdog.data.shards import write_shard
 from catdog.models.registry import Architecture
 from catdog.storage import Location
 from catdog.training.job import TrainingJob
-from catdog.training.trainer import train
+from catdog.training.pool import train
 
 SIDE = 128
 BATCH = 64
@@ -46,7 +46,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     cores = machine.cores()
     # Priority equal to that of plain Keras, whatever else the machine does.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray reads this name)
-    with _photos.workplace(arguments.work) as work, connected():
+    with _setup.workplace(arguments.work) as work, connected():
         _write_rows(work)
         # What a run takes with nothing set.
         auto = dtype_policy("auto", use_gpu=False)
@@ -109,7 +109,7 @@ def _architecture() -> Architecture:
 
 def _ray(work: Path, count: int, cpus: int, policy: str) -> float:
     """Images per second of ``count`` Ray workers, all together."""
-    with _photos.workplace(str(work)) as output:
+    with _setup.workplace(str(work)) as output:
         job = TrainingJob(
             output=str(output / "model"),
             architecture=_architecture(),

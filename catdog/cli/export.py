@@ -12,14 +12,14 @@ import argparse
 
 from catdog import console
 from catdog.cli.parsing import OneLineParser, add_model, parsed_with_model, program
-from catdog.inference.portable import FORMATS
+from catdog.inference.formats import FORMATS
 
 
 def main(arguments: list[str]) -> None:
     options = parsed_with_model(parser(), arguments)
     console.doing("loading the model")
     # After parsing, so that --help answers at once.
-    from catdog.inference.exporting import run_export
+    from catdog.inference.exports import run_export
 
     run_export(options.model, options.formats)
 

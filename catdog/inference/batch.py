@@ -2,7 +2,7 @@
 
 An actor reads, checks, decodes and predicts: pixels never travel, and while the model looks at one
 batch, threads decode the next. Pixels come from the very function that prepares a run's photos, so
-a photo of the run gets the answer that the run gave it.
+a photo of the run gets the answer that the run gave it: a label and a calibrated probability.
 """
 
 from __future__ import annotations
@@ -27,13 +27,54 @@ from catdog.cluster.numerics import use_onednn
 from catdog.data import sources
 from catdog.data.decoding import Rejected, Workspace
 from catdog.data.inspection import contents, judge_unlabelled
+from catdog.data.labels import CLASSES
 from catdog.data.sources import Listing
 from catdog.data.unpacking import unpacked
 from catdog.errors import UserError
+from catdog.evaluation.metrics import probabilities
 from catdog.inference.finished import FinishedModel
-from catdog.inference.predictions import answers
 from catdog.models.saving import load_keras, logits_of
 from catdog.storage import Location
+
+#: ``probability`` is that of ``label``; ``probability_dog`` is what to set a threshold on. A file
+#: that is no photo has a ``reason`` (those of the data stage) and none of the three.
+COLUMNS = ("uri", "label", "probability", "probability_dog", "reason", "detail")
+
+
+def answer(logit: float, temperature: float) -> dict[str, Any]:
+    """Label and calibrated probabilities of one photo."""
+    dog = float(probabilities(logit / temperature))
+    # By the logit: the label is the one that the report counts, also at a half.
+    label = CLASSES[int(logit > 0)]
+    probability = dog if logit > 0 else 1 - dog
+    return {"label": label, "probability": probability, "probability_dog": dog}
+
+
+def answers(
+    uris: Sequence[str],
+    rejected: Sequence[Rejected | None],
+    logits: NDArray[Any],
+    temperature: float,
+) -> pd.DataFrame:
+    """A row of :data:`COLUMNS` for each file, in order.
+
+    Args:
+        uris: of all files.
+        rejected: why a file is no photo, ``None`` where it is one; as long as ``uris``.
+        logits: of the photos alone, in their order.
+        temperature: as :func:`answer`.
+    """
+    remaining = iter(np.asarray(logits, np.float64).tolist())
+    rows = []
+    for uri, bad in zip(uris, rejected, strict=True):
+        found = answer(next(remaining), temperature) if bad is None else _no_answer(bad)
+        rows.append({"uri": uri, "reason": None, "detail": None} | found)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _no_answer(bad: Rejected) -> dict[str, Any]:
+    return {"label": None, "reason": bad.reason, "detail": bad.detail}
+
 
 BATCH = 64
 #: Files of one block, whole batches: enough to hide its first decoding, few enough to share out.
@@ -77,7 +118,7 @@ def predict_files(
     pool: Pool,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> pd.DataFrame:
-    """A row of :data:`catdog.inference.predictions.COLUMNS` for every file, sorted by path.
+    """A row of :data:`catdog.inference.batch.COLUMNS` for every file, sorted by path.
 
     Ray must be initialised. Raises what unpacking an archive raises.
     """

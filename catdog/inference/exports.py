@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import tempfile
 import time
@@ -20,14 +21,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from catdog import console, report
 from catdog.cluster import machine
-from catdog.errors import RunFailed
+from catdog.errors import RunFailed, UserError
 from catdog.evaluation.metrics import probabilities
-from catdog.inference.finished import FinishedModel, predictions
-from catdog.inference.onnx_model import check_onnx, load_onnx, write_onnx
-from catdog.inference.portable import FORMATS, OUTPUT, portable
-from catdog.inference.saved_model import PIXELS, write_saved_model
-from catdog.inference.testphotos import TestPhotos
+from catdog.inference.finished import FinishedModel, find_model, predictions
+from catdog.inference.formats import (
+    FORMATS,
+    OUTPUT,
+    PIXELS,
+    check_onnx,
+    load_onnx,
+    portable,
+    write_onnx,
+    write_saved_model,
+)
+from catdog.inference.testphotos import TestPhotos, photos_of
 from catdog.models.saving import load_keras, logits_of
 from catdog.runs import now
 from catdog.storage import Location
@@ -204,3 +213,44 @@ def _keep(folder: Path, target: Location) -> None:
             for part in file.relative_to(folder).parts:
                 place = place / part
             place.write_bytes(file.read_bytes())
+
+
+def run_export(model: str, formats: Sequence[str]) -> None:
+    """Export ``formats`` and say what each weighs and how near it is to the model.
+
+    Raises:
+        UserError: no such model, or its test photos are gone.
+        RunFailed: an export answers otherwise than the model.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    chosen = find_model(model)
+    if predictions(chosen.folder, "test") is None:
+        raise UserError(f"{chosen.folder} has no test predictions to prove an export by")
+    photos = photos_of(chosen.run)
+    log = Path(tempfile.gettempdir()) / f"catdog-export-{os.getpid()}.log"
+    with console.chatter_to(log):
+        record = export(chosen, formats, photos, console.say)
+    rows = [
+        [
+            name,
+            str(chosen.folder / facts["path"]),
+            console.size(facts["bytes"]),
+            f"{facts['latency_ms']:.1f} ms",
+            f"{facts['max_difference']:.1e}",
+        ]
+        for name, facts in record["formats"].items()
+    ]
+    console.table(["format", "where", "size", "one photo", "largest difference"], rows)
+    console.say(str(_in_report(chosen.run)))
+
+
+def _in_report(run: Location) -> Location:
+    """The run's page with its exports; a report of several runs is left to who made it."""
+    try:
+        before = (run / "report.json").read_json()
+    except FileNotFoundError:
+        before = {}
+    if before.get("other_runs"):
+        console.say("the report compares several runs; jobs/report.py with all of them renews it")
+        return run / "report.html"
+    return report.build([run], price_per_hour=before.get("price_per_hour"))

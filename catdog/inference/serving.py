@@ -22,8 +22,8 @@ from catdog.cluster.numerics import use_onednn
 from catdog.data.decoding import Rejected
 from catdog.data.images import inspect
 from catdog.errors import UserError, install_command
+from catdog.inference.batch import answer
 from catdog.inference.finished import FinishedModel
-from catdog.inference.predictions import answer
 from catdog.models.saving import load_keras, logits_of
 
 if TYPE_CHECKING:

@@ -26,14 +26,13 @@ from catdog.config import Config, ModelName
 from catdog.data.prepare import PreparedSet
 from catdog.errors import UserError
 from catdog.models.weights import RANDOM, Weights, fetch, is_installed
-from catdog.pipeline.extraction import fit_probe, kept_features
 from catdog.pipeline.planning import Plan
 from catdog.pipeline.preflight import check, check_places
 from catdog.pipeline.preparation import WHAT, account_line, prepared
 from catdog.pipeline.recording import write_model_files
 from catdog.pipeline.session import Session
 from catdog.pipeline.tracking import tracked
-from catdog.pipeline.tuning import concurrent_groups
+from catdog.pipeline.tuning import concurrent_groups, fit_probe, kept_features
 from catdog.report.ending import show
 from catdog.runs import RunDirectory, lease
 from catdog.storage import Location
@@ -280,9 +279,8 @@ def final_job(work: Work, plan: Plan, name: ModelName) -> TrainingJob:
 
 def _train_one(work: Work, plan: Plan, job: TrainingJob) -> None:
     """Train, predict, and report what there is; what is done already is not done again."""
-    from catdog.evaluation.artifacts import keep_test_thumbnails
-    from catdog.evaluation.predict import predict
-    from catdog.training.trainer import train_in
+    from catdog.evaluation.predict import keep_test_thumbnails, predict
+    from catdog.training.pool import train_in
 
     assert job.training is not None
     if not work.pool.is_up:

@@ -24,12 +24,11 @@ from catdog.models import registry
 from catdog.models.saving import save_keras
 from catdog.storage import Location
 from catdog.storage.retrying import retried
-from catdog.training.building import load_start, make_step, weights_of_classes
+from catdog.training.building import Knobs, load_start, make_step, weights_of_classes
 from catdog.training.checkpoints import Checkpoint, CheckpointFolder
 from catdog.training.draws import with_stateless_dropout
 from catdog.training.inputs import epoch_batches
 from catdog.training.job import TrainingJob
-from catdog.training.knobs import Knobs
 from catdog.training.optimization import RateSchedule
 from catdog.training.progress import Part, Progress, Rank, TrainingDiverged
 from catdog.training.proof import what_differs

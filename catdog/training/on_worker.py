@@ -6,6 +6,7 @@ TensorFlow is imported late: its threads and XLA are set before.
 from __future__ import annotations
 
 import gc
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,6 @@ from catdog.errors import UserError
 from catdog.storage.retrying import retried
 from catdog.training.inputs import open_inputs
 from catdog.training.job import TrainingJob, is_done
-from catdog.training.strategy import strategy
 
 if TYPE_CHECKING:
     from catdog.training.progress import Rank
@@ -30,6 +30,13 @@ XLA_FLAGS = "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit"
 
 #: A training of fewer steps does not earn back what optimising its graph costs.
 SHORT_STEPS = 100
+
+
+def hosts() -> list[str]:
+    """On a worker: the addresses of the nodes of all workers, by rank; empty outside a group."""
+    spec = json.loads(os.environ.get("TF_CONFIG", "{}"))
+    addresses: list[str] = spec.get("cluster", {}).get("worker", [])
+    return [address.rpartition(":")[0].strip("[]") for address in addresses]
 
 
 def work(config: dict[str, Any]) -> None:
@@ -126,7 +133,6 @@ class TrainTask:
     def _train(self, rank: Rank) -> None:
         import keras
 
-        from catdog.training.backend import hosts
         from catdog.training.loop import train_model
 
         job = self.job
@@ -185,3 +191,31 @@ def _set_graph_optimisation(job: TrainingJob) -> None:
     photos = len(open_inputs(job)[0])
     steps = job.settings.epochs * photos // job.batch_size
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": steps < SHORT_STEPS})
+
+
+def strategy(workers: Workers, world_size: int) -> Any:
+    """``tf.distribute.MultiWorkerMirroredStrategy`` over the ``world_size`` workers there are."""
+    import tensorflow as tf
+
+    # A lone worker needs no server; and as a cluster of one its CPU would have two names, which
+    # XLA in TensorFlow 2.21 refuses ("Multiple CPU devices").
+    lone = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({}), num_accelerators={"GPU": int(workers.use_gpu)}
+    )
+    return tf.distribute.MultiWorkerMirroredStrategy(
+        cluster_resolver=lone if world_size == 1 else None,
+        communication_options=communication(workers),
+    )
+
+
+def communication(workers: Workers) -> Any:
+    """TensorFlow's options for the collectives: NCCL between GPUs, a ring between CPUs."""
+    import tensorflow as tf
+
+    implementation = tf.distribute.experimental.CommunicationImplementation
+    return tf.distribute.experimental.CommunicationOptions(
+        implementation=implementation.NCCL if workers.use_gpu else implementation.RING,
+        # No timeout_seconds: TensorFlow 2.21 starts a sleeping thread for every collective that has
+        # one (SchedNonBlockingClosureAfter), which after some thousand collectives aborts the
+        # process. The watchdog is the time limit.
+    )

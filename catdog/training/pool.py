@@ -17,9 +17,10 @@ from catdog.cluster.connection import POLL_S
 from catdog.cluster.workers import Workers
 from catdog.errors import RunFailed
 from catdog.storage import Location
+from catdog.training.board import Listener, OnMessage, on_this_node
 from catdog.training.causes import root_cause, was_lost
-from catdog.training.messages import Listener, OnMessage, on_this_node
-from catdog.training.on_worker import work
+from catdog.training.job import TrainingJob, is_done, read_done
+from catdog.training.on_worker import TrainTask, work
 
 #: So often a group is started in vain, a minute each time, while its nodes are missing; then the
 #: training fails, for a spot node that was not replaced in ten minutes may never be.
@@ -192,8 +193,7 @@ class WorkerPool:
         """
         import ray.train
 
-        from catdog.training.backend import ClusterSpecConfig
-        from catdog.training.groups import CleanStart, Trainer
+        from catdog.training.groups import CleanStart, ClusterSpecConfig, Trainer
 
         workers = self.workers
         return Trainer(
@@ -210,3 +210,33 @@ class WorkerPool:
             ),
             run_config=replace(run_config, callbacks=[CleanStart(self.board, group)]),
         )  # fmt: skip
+
+
+def train(
+    jobs: Sequence[TrainingJob], workers: Workers, folder: Location, on_message: OnMessage
+) -> list[dict[str, Any]]:
+    """Train ``jobs`` in a group of their own; see :func:`train_in`."""
+    if all(is_done(job) for job in jobs):
+        return facts_of(jobs)
+    xla = any(job.xla for job in jobs)
+    with WorkerPool(workers, folder, on_message, elastic=True, xla=xla) as pool:
+        return train_in(pool, jobs)
+
+
+def train_in(pool: WorkerPool, jobs: Sequence[TrainingJob]) -> list[dict[str, Any]]:
+    """Train ``jobs``, in order on each group; what is done already is not done again.
+
+    Returns:
+        Facts for each job, in order.
+
+    Raises:
+        RunFailed: a worker failed more often than allowed, or the loss is not finite.
+    """
+    precision_of = pool.workers.precision_of
+    pool.run([TrainTask(job, precision_of(job.name)) for job in jobs if not is_done(job)])
+    return facts_of(jobs)
+
+
+def facts_of(jobs: Sequence[TrainingJob]) -> list[dict[str, Any]]:
+    facts = [read_done(job) for job in jobs]
+    return [fact for fact in facts if fact is not None]

@@ -9,8 +9,8 @@ import keras
 from numpy.typing import NDArray
 
 from catdog.data.shards import Rows
+from catdog.training.building import traced_alike
 from catdog.training.job import TrainingJob
-from catdog.training.knobs import traced_alike
 from catdog.training.model_trainer import ModelTrainer
 from catdog.training.optimization import RateSchedule
 from catdog.training.progress import Rank

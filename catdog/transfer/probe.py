@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from catdog.models.weights import pack
 from catdog.storage import Location
+from catdog.training.inputs import class_weights
 from catdog.training.pool import Runner
 from catdog.training.progress import Rank
-from catdog.training.weighting import class_weights
 from catdog.transfer.features import FeatureSet
 from catdog.transfer.search import Search
 from catdog.transfer.trials import OnRecord, TrialStore

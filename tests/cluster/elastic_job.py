@@ -13,7 +13,7 @@ from pathlib import Path
 from catdog.cluster.connection import connected
 from catdog.cluster.workers import Workers
 from catdog.storage import Location
-from catdog.training.trainer import train
+from catdog.training.pool import train
 from tests.tiny import make_job
 
 #: More than anybody waits for: the test ends it.

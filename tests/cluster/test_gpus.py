@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from catdog.cluster.workers import Workers
-from catdog.training.strategy import communication
+from catdog.training.on_worker import communication
 
 #: Runs by itself: Ray says it has two GPUs, and hands each worker's number to it.
 PLAN = """

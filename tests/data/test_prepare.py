@@ -480,13 +480,13 @@ def test_the_set_on_disk_is_as_the_design_says(prepared: PreparedSet) -> None:
 @pytest.mark.photos
 @pytest.mark.timeout(300)
 def test_four_times_the_photos_take_the_same_memory(photos: Path, tmp_path: Path) -> None:
-    from catdog.benchmarks import _memory, _photos, ingest
+    from catdog.benchmarks import _setup, ingest
 
     peaks = []
     for count in (2_500, 10_000):
-        folder = _photos.repeated(str(photos), count, 160, tmp_path)
+        folder = _setup.repeated(str(photos), count, 160, tmp_path)
         ingest.stage(folder, 160, tmp_path)
-        with _memory.peak() as result:
+        with _setup.peak() as result:
             ingest.stage(folder, 160, tmp_path)
         peaks += result
     assert peaks[1] < 1.1 * peaks[0], peaks

@@ -79,7 +79,7 @@ class Standing:
     listening: list[Watched]
 
     def fit(self, job: Any, watched: Watched) -> Any:
-        from catdog.training.trainer import train_in
+        from catdog.training.pool import train_in
 
         self.listening[:] = [watched]
         return train_in(self.pool, [job])[0]
@@ -114,7 +114,7 @@ def fit(tmp_path: Path, standing: Standing) -> Callable[..., Any]:
     ``stays`` says that the group outlives it: such trainings share one.
     """
     from catdog.storage import Location
-    from catdog.training.trainer import train
+    from catdog.training.pool import train
 
     def run(
         job: Any,

@@ -16,7 +16,7 @@ import pytest
 
 from catdog.data.decoding import Rejected
 from catdog.errors import UserError
-from catdog.inference import predictions
+from catdog.inference import batch as predictions
 from catdog.inference.batch import Pool, list_photos, predict_files, predict_here
 from catdog.inference.finished import find_model
 from catdog.storage import Location

@@ -18,9 +18,7 @@ from catdog.data.images import shrink
 from catdog.errors import RunFailed
 from catdog.inference import exports
 from catdog.inference.finished import FinishedModel, find_model
-from catdog.inference.onnx_model import load_onnx, write_onnx
-from catdog.inference.portable import portable
-from catdog.inference.saved_model import prepared
+from catdog.inference.formats import load_onnx, portable, prepared, write_onnx
 from catdog.inference.testphotos import photos_of
 from catdog.models import registry
 from catdog.storage import Location

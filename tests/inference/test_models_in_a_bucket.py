@@ -15,7 +15,7 @@ import pytest
 
 from catdog.config import DataSettings
 from catdog.data.prepare import prepare
-from catdog.inference.exporting import run_export
+from catdog.inference.exports import run_export
 from catdog.inference.finished import find_model
 from catdog.inference.serving import Endpoint, serving
 from catdog.inference.testphotos import config_of

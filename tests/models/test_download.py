@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from catdog.models import download
+from catdog.models import weights as download
 from tests.ports import free_port
 
 

@@ -27,7 +27,7 @@ from catdog.models.registry import Architecture
 from catdog.storage import Location
 from catdog.training.job import TrainingJob
 from catdog.training.on_worker import work
-from catdog.training.trainer import train
+from catdog.training.pool import train
 
 KEYS = ("loss", "accuracy", "val_loss", "val_accuracy")
 

@@ -18,8 +18,8 @@ def trainee_of(job: Any) -> tuple[Any, Any]:
     from catdog.cluster.workers import Workers
     from catdog.training.inputs import open_inputs
     from catdog.training.model_trainer import ModelTrainer
+    from catdog.training.on_worker import strategy
     from catdog.training.progress import Rank
-    from catdog.training.strategy import strategy
     from catdog.training.watchdog import Watchdog
 
     keras.backend.clear_session()

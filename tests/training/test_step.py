@@ -34,7 +34,7 @@ def test_an_update_equals_keras_own_training_step(weights: tuple[float, float] |
 @pytest.mark.parametrize("lone_worker", [False, True], ids=["no strategy", "lone worker"])
 def test_two_accumulated_steps_equal_one_of_all_their_rows(lone_worker: bool) -> None:
     from catdog.cluster.workers import Workers
-    from catdog.training.strategy import strategy
+    from catdog.training.on_worker import strategy
 
     x, y = rows()
     whole, halves = network(), network()

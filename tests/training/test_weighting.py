@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from catdog.training.weighting import class_weights
+from catdog.training.inputs import class_weights
 
 
 def labels(cats: int, dogs: int) -> np.ndarray:

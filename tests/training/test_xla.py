@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from catdog.cluster.connection import connected
 from catdog.storage import Location
-from catdog.training.trainer import train
+from catdog.training.pool import train
 from catdog.cluster.workers import Workers
 from tests.tiny import make_job
 

@@ -166,7 +166,7 @@ def test_a_sweep_of_the_head_records_each_penalty_once(
 
 def test_the_head_is_the_optimum_and_weighs_classes() -> None:
     """The gradient of scikit-learn's objective, on features as they come, is zero there."""
-    from catdog.training.weighting import class_weights
+    from catdog.training.inputs import class_weights
     from catdog.transfer.probe import heads_of
 
     generator = np.random.default_rng(0)
@@ -201,8 +201,8 @@ def test_the_packages_weights_give_features_in_the_models_own_precision(
     from catdog.cluster.workers import Workers
     from catdog.models.registry import POOLED
     from catdog.models.weights import fetch
-    from catdog.pipeline.extraction import features_of
     from catdog.pipeline.planning import Plan
+    from catdog.pipeline.tuning import features_of
     from catdog.presets import sample
     from catdog.runs import RunDirectory
 
