@@ -26,8 +26,10 @@ from catdog.data.shards import write_shard
 from catdog.models.registry import Architecture
 from catdog.storage import Location
 from catdog.training.job import TrainingJob
-from catdog.training.on_worker import work
-from catdog.training.pool import train
+from catdog.training.on_worker import TrainTask, _prepare_process, strategy, work
+from catdog.training.pool import facts_of, train
+from catdog.training.progress import Rank
+from catdog.training.watchdog import Watchdog
 
 KEYS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
@@ -58,12 +60,12 @@ def write_photos(folder: Path) -> None:
     (Location.of(folder) / "manifest.json").write_json({"files": files})
 
 
-def trained(folder: Path, count: int) -> dict[str, Any]:
+def trained(folder: Path, count: int, epochs: int) -> dict[str, Any]:
     job = TrainingJob(
         output=str(folder / f"w{count}"),
         architecture=Architecture("base_cnn", 96, 96, "-1..1", dropout=0.3),
         phase="scratch",
-        settings=ScratchSettings(epochs=2),
+        settings=ScratchSettings(epochs=epochs),
         batch_size=7,
         seed=0,
         dataset="",
@@ -78,13 +80,24 @@ def trained(folder: Path, count: int) -> dict[str, Any]:
             said.append(message["line"])
 
     workers = Workers(count, 1, use_gpu=False, precision="float32", max_restarts=0)
-    facts = train([job], workers, Location.of(folder / f"ray{count}"), listen)[0]
+    if count == 1:  # needs nobody beside it
+        train_in_this_process(job, workers, listen)
+        facts = facts_of([job])[0]
+    else:
+        facts = train([job], workers, Location.of(folder / f"ray{count}"), listen)[0]
     return {
         "history": [[row[key] for key in KEYS] for row in facts["history"]],
         "facts": {key: facts[key] for key in ("reproducible", "varies")},
         "weights": digest(folder / f"w{count}/checkpoints"),
         "said": said,
     }
+
+
+def train_in_this_process(job: TrainingJob, workers: Workers, listen: Any) -> None:
+    """What a lone worker does, without a group and its cluster."""
+    _prepare_process(workers, xla=False)
+    rank = Rank(0, 1, strategy(workers, 1), listen, lambda row: True, Watchdog(600))
+    TrainTask(job, "float32").run(rank)
 
 
 def digest(checkpoints: Path) -> str:
@@ -99,6 +112,7 @@ def digest(checkpoints: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("counts", nargs="+", type=int)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--last", metavar="NAME=VALUE", help="in the last worker's environment")
     given = parser.parse_args()
     import ray
@@ -115,7 +129,11 @@ def main() -> None:
             object_store_memory=100_000_000,
             _temp_dir=sockets,
         )
-        found = {count: trained(Path(folder), count) for count in given.counts}
+        found = {}
+        for count in given.counts:
+            found[count] = trained(Path(folder), count, given.epochs)
+            if not found[count]["facts"]["reproducible"]:
+                break  # more of them would show nothing else
         ray.shutdown()
     print(json.dumps(found))
 
