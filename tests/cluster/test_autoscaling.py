@@ -113,6 +113,7 @@ def test_the_job_starts_on_a_cluster_without_a_core_and_is_held_to_its_limit(
             [
                 *(sys.executable, "jobs/train.py", *exact, f"--storage={tmp_path}"),
                 *("--name=scaled", f"--workers={workers}", "--epochs=1"),
+                "--set=compute.reproducible=false",
             ],
             cwd=project,
             capture_output=True,

@@ -26,8 +26,12 @@ class Job:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.cluster.elastic_job", str(folder)],
             cwd=project,
-            # A notice is heard at once, and not after some 5 s.
-            env=environment | {"RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5"},
+            env=environment
+            | {
+                "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1",
+                # A notice is heard at once, and not after some 5 s.
+                "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5",
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
