@@ -1,4 +1,4 @@
-"""The job's fine-tuning against plain Keras fine-tuning of everything: test accuracy and time.
+"""The job's fine-tuning against plain Keras fine-tuning of all layers: test accuracy and time.
 
 Both sides take the same backbone, weights, prepared photos, splits, cores and precision. Ours is
 ``jobs/train.py`` with the preset ``laptop`` as a user runs it; plain is ``Model.fit`` on arrays in

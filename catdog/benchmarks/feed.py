@@ -1,4 +1,4 @@
-"""Batches for a training worker from prepared rows, against the same gather from memory."""
+"""Feeding a training worker from prepared rows, against the same gather from memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batch prediction, decoding included, against the bare model on pixels that lie in memory.
+"""Batch prediction with decoding, against the bare model on pixels in memory.
 
 Both sides run the same file of a ResNet50V2 in the same precision on the same cores and batches.
 Weights are random: they change no speed. Ours is counted from the first block's answers on, when

@@ -1,4 +1,4 @@
-"""How an entry point ends: exit codes, and one line for what went wrong."""
+"""Run a command: exit codes, and one line for what went wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command lines of all jobs share: one-line complaints and common arguments."""
+"""Shared by all command lines: one-line errors and common arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finished model over photos that have no label.
+"""Predict photos without labels with a finished model.
 
     catdog predict RUN_DIR[/models/NAME] PHOTOS [--out FILE]
 

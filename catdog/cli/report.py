@@ -1,4 +1,4 @@
-"""The comparison report again, from the files of one run or of several side by side.
+"""Write the comparison report again, from the files of one run or of several side by side.
 
     catdog report RUN_DIR [RUN_DIR …] [--price-per-hour 1.20]
 

@@ -1,4 +1,4 @@
-"""A finished model behind HTTP, until Ctrl-C.
+"""Serve a finished model over HTTP until Ctrl-C.
 
     catdog serve RUN_DIR[/models/NAME] [--host 127.0.0.1] [--port 8000]
     curl --data-binary @photo.jpg http://127.0.0.1:8000/

@@ -1,4 +1,4 @@
-"""Grad-CAM: which parts of a photo an answer rests on (Selvaraju et al. 2017).
+"""Grad-CAM: which parts of a photo a prediction rests on (Selvaraju et al. 2017).
 
 The last convolutional activations, weighted by what the answer gains from each channel. Shown are
 a model's most confident mistakes.

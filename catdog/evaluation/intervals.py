@@ -1,4 +1,4 @@
-"""Intervals and tests: how far a number of a sample may be from the truth.
+"""Confidence intervals and statistical tests.
 
 Two-sided, with a confidence of 95 % unless told otherwise. Pure functions of counts and values;
 equal inputs give equal results: the one method that draws random numbers takes a seed.

@@ -1,4 +1,4 @@
-"""What a set of predictions is worth: pure functions of labels and logits.
+"""Metrics of binary predictions. Pure functions of labels and logits.
 
 Labels are 0 (cat) or 1 (dog). A logit is the log odds of dog, so a photo is called a dog where its
 logit is above 0. All intervals are two-sided with a confidence of 95 % unless told otherwise.

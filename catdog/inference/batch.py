@@ -1,4 +1,4 @@
-"""Unlabelled photos through a finished model: Ray Data drives actors that hold it.
+"""Batch prediction of unlabelled photos with Ray Data actors that hold the model.
 
 An actor reads, checks, decodes and predicts: pixels never travel, and while the model looks at one
 batch, threads decode the next. Pixels come from the very function that prepares a run's photos, so

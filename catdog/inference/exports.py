@@ -1,4 +1,4 @@
-"""Exports of a finished model, each proven on the run's test photos before it is kept.
+"""Export a finished model; each file is verified on the run's test photos before it is kept.
 
 ::
 

@@ -1,4 +1,4 @@
-"""A trained model of a run, found and calibrated, for photos that have no label."""
+"""Find a finished run's model and its calibration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batch prediction as people run it: find the model, list the photos, answer, write the table."""
+"""The predict command: find the model, list the photos, predict, write the table."""
 
 from __future__ import annotations
 

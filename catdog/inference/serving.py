@@ -1,4 +1,4 @@
-"""A finished model behind HTTP, on Ray Serve (the extra ``serve``).
+"""Serve a finished model over HTTP with Ray Serve (the extra ``serve``).
 
 POST the bytes of a photo, get ``{"label", "probability", "probability_dog", "model"}``; of a model
 that has seen drawings alone, a ``"warning"`` too. A file that is no photo gets 400 with the data

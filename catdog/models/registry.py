@@ -1,4 +1,4 @@
-"""The classifiers.
+"""Build the classifiers and cut them into parts.
 
 Each takes raw uint8 RGB squares ``(batch, side, side, 3)`` and ends in one sigmoid unit, the
 probability of *dog*. Scaling (and shrinking, where a model looks at fewer pixels than are

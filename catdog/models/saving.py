@@ -1,4 +1,4 @@
-"""Models on disk."""
+"""Save and load Keras models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors from a file that torch saved in its legacy format (before 1.6), without torch.
+"""Read tensors from torch's legacy file format (before 1.6), without torch.
 
 Such a file is a chain of pickles: magic number, protocol version, facts of the system, a state
 dict whose tensors name their storages, the keys of the storages; then each storage's values

@@ -1,4 +1,4 @@
-"""Weights of a backbone: fetched and checked once for the whole cluster, then read from storage.
+"""Pretrained weights: fetched and checked once for the whole cluster, then read from storage.
 
 Whatever the origin (an installed package, Keras' ImageNet download, a file, a URI), the arrays end
 as one ``.npz`` under ``<storage>/weights``, named by their own hash; workers read that. The driver

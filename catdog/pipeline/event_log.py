@@ -1,4 +1,4 @@
-"""What the workers tell, as lines and a bar for people and as events for the record."""
+"""Show worker progress on the console and append it to ``events.jsonl``."""
 
 from __future__ import annotations
 

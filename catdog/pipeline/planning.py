@@ -1,4 +1,4 @@
-"""From settings to trainings: which model is trained how, from which rows, from which weights."""
+"""Plan the trainings of a run: which model, from which rows and weights, with which settings."""
 
 from __future__ import annotations
 

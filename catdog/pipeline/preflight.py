@@ -1,4 +1,4 @@
-"""What can be known before any work: the photos, the weights, the disk, the cluster, the time."""
+"""Checks and estimates before any work: photos, weights, disk, cluster, time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a finished training leaves beside its weights: ``history.json`` and ``model.json``."""
+"""Write ``history.json`` and ``model.json`` of a finished training."""
 
 from __future__ import annotations
 

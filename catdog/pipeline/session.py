@@ -1,4 +1,4 @@
-"""One command's work on a run: what ``run.json`` and ``events.jsonl`` say about it."""
+"""One command's session on a run: status and times in ``run.json``, events in ``events.jsonl``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several models' predictions brought onto the same photos, and averaged."""
+"""Align several models' predictions on the same photos, and average them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model card says beside the tables: how the model was made and where it is weak."""
+"""The text of a model card: how the model was made, its metrics, its limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answer in sentences that stay true when somebody checks them.
+"""The report's conclusion in sentences, each backed by a number of the results.
 
 A model is called better only where the exact McNemar test on the same photos, corrected for the
 number of pairs, says so; everything else is "cannot be told apart".

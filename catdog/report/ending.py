@@ -1,4 +1,4 @@
-"""What a job prints when its report is there: the numbers in short, and what to do next."""
+"""What a job prints at its end: a table of the models and the next commands."""
 
 from __future__ import annotations
 

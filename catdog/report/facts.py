@@ -1,4 +1,4 @@
-"""Facts of a run's files in words: settings, machines, durations, what a code means."""
+"""A run's settings, machine, durations and reason codes in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which photos to show, and how they get into the page: small JPEGs as data URIs."""
+"""Choose the photos that the page shows and embed them as data URIs."""
 
 from __future__ import annotations
 

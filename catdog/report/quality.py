@@ -1,4 +1,4 @@
-"""What happened to the photos before training: rejected, doubled, contradicting, held back."""
+"""The report's section on data: rejected photos, duplicates, label conflicts, held-back photos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run that did not get to its end told on the way: epochs and trials from its events.
+"""Epochs and trials of an unfinished run, recovered from its events.
 
 ``history.json`` and ``trials.json`` are written when all of it is done. The events have the same
 numbers as they came.

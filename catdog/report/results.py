@@ -1,4 +1,4 @@
-"""Every number of the report, computed once from the runs' files; JSON and pages read it here."""
+"""All numbers of the report, computed once from the runs' files."""
 
 from __future__ import annotations
 

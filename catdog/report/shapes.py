@@ -1,4 +1,4 @@
-"""What kind of value each key of a run's JSON files holds, so that the rest can rely on it.
+"""The types of a run's JSON files, checked when they are read.
 
 A file may come from an older version or a hand. What is of another kind is left out, as if it had
 not been written, and named; keys that are not listed here pass as they are.

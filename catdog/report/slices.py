@@ -1,4 +1,4 @@
-"""Accuracy by what a photo is like: size, aspect, brightness, sharpness."""
+"""Accuracy by slices of the photos: size, aspect ratio, brightness, sharpness."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pages show, prepared from the results: charts, galleries, rows in words."""
+"""The view model of the pages: charts, galleries and table rows from the results."""
 
 from __future__ import annotations
 

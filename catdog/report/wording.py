@@ -1,4 +1,4 @@
-"""Numbers, names and sentences as people read them, and what must never reach the page raw."""
+"""Format numbers, names and sentences for people, and escape what goes into pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures varied at random, on the device.
+"""Data augmentation on the device.
 
 Every number is drawn for the whole global batch and looked up by a row's position in it
 (:mod:`catdog.training.draws`), so a photo is varied alike on any number of workers. The settings

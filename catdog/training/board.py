@@ -1,4 +1,4 @@
-"""The actor between the driver and its worker groups: tasks go one way, messages and results back.
+"""The actor between the driver and its worker groups: tasks one way, messages and results back.
 
 Groups take tasks from one queue and keep running between them. Every rank of a group asks for its
 next task by itself and all get the same one, because the board assigns tasks to groups. A thread of

@@ -1,4 +1,4 @@
-"""What a training starts from: pretrained weights, and a step with its optimizer.
+"""Build what a training starts from: the network with its weights, the optimizer, the step.
 
 The numbers of a step are variables that it reads: TensorFlow takes seconds to trace one, and trials
 of a sweep that differ in numbers alone share a trace. The learning rate is a variable of the

@@ -1,4 +1,4 @@
-"""Why a training failed, in one line, from what Ray Train tells of its workers."""
+"""The root cause of a failed training in one line, from the errors of Ray Train's workers."""
 
 from __future__ import annotations
 

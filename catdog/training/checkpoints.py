@@ -1,4 +1,4 @@
-"""Checkpoints of one training: one file an epoch, or at a warning, complete or absent.
+"""Checkpoints of one training: one file for each epoch or preemption notice, written atomically.
 
 ``model.save`` would lose the states of the random generators (keras 3.15: dropout goes on from
 another mask), so a checkpoint holds every variable of network, optimizer and augmentation as

@@ -1,4 +1,4 @@
-"""Random numbers that are functions of (seed, step, position of the row in the global batch).
+"""Stateless random numbers: functions of (seed, step, position of the row in the global batch).
 
 A rank draws for its own rows what one worker alone would draw for them, so a division of the
 batch does not show, and resuming at a step needs no state. The generator is Philox (Salmon et al.,

@@ -1,4 +1,4 @@
-"""Keras' layers with sums over rows that any number of workers shares; see ``reproducible.py``."""
+"""Keras layers whose sums do not depend on the number of workers; see ``reproducible.py``."""
 
 from __future__ import annotations
 

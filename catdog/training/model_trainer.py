@@ -1,4 +1,4 @@
-"""The model in training and everything that changes with it, on one rank.
+"""Training state of one rank: model, optimizer, averaged weights, position.
 
 Rules that keep the ranks together: all ranks have the same variables in the same order; every
 decision follows from reduced sums, which are equal everywhere; rank 0 alone writes.

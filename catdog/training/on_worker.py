@@ -1,4 +1,4 @@
-"""What every worker does: it takes tasks from the board until there are no more, in one process.
+"""The loop of a worker: take tasks from the board until there are no more.
 
 TensorFlow is imported late: its threads and XLA are set before.
 """

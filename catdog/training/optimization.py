@@ -1,4 +1,4 @@
-"""How weights change: AdamW on gradients already summed over workers, whose rate is set by step."""
+"""AdamW with a per-step learning rate, for gradients that are already all-reduced."""
 
 from __future__ import annotations
 

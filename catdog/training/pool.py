@@ -1,4 +1,4 @@
-"""Groups of Ray Train's workers that stay up and take one task after the other.
+"""A pool of Ray Train worker groups that stay up and run one task after the other.
 
 Starting a group (a controller, processes, TensorFlow's import) costs 12 s on two cores, a further
 model in it less than one. So models, their evaluation and the trials of a sweep share groups. A

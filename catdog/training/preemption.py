@@ -1,4 +1,4 @@
-"""The cloud's notice that a node will be taken away, asked for by all ranks together.
+"""Preemption notices of the cloud, agreed on by all ranks.
 
 Ray Train passes the notice on to its workers (``ray.train.get_preemption_info``, Ray 2.60); older
 versions have none, and a node that goes costs what was trained since the last epoch.

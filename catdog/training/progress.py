@@ -1,4 +1,4 @@
-"""Where a worker stands among the others, and what its training has come to."""
+"""A worker's rank in its group, and the progress of its training."""
 
 from __future__ import annotations
 

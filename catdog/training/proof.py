@@ -1,4 +1,4 @@
-"""Whether the same bits come out on this machine, found out by trying before a training.
+"""Check before a training whether this machine computes the same bits for any division of a batch.
 
 Each worker takes a fixed batch through its own network, whole and in parts; then the workers
 compare what they found. The network computes as in training but for what crosses rows on purpose:

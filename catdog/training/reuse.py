@@ -1,4 +1,4 @@
-"""Trials that differ in numbers alone take over the model and the traces of the one before."""
+"""Reuse the model and the traced step between trials that differ only in hyperparameter values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moving statistics of batch normalisation, taken anew over training photos before they are used.
+"""Recompute the moving statistics of batch normalisation over training photos before they are used.
 
 Moving averages lag behind weights that change: after some dozens of steps from scratch a network
 with a training accuracy of 0.81 validated at the majority class. Averaged weights (EMA) have no

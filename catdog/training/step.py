@@ -1,4 +1,4 @@
-"""One global step under the strategy.
+"""One training or evaluation step of the global batch under the strategy.
 
 ``Model.fit`` of Keras 3 fails under MultiWorkerMirroredStrategy (keras issue 20585), so the step
 is ours: the loss is *summed* over a worker's rows and divided by the *global* batch size, gradients

@@ -1,4 +1,4 @@
-"""A time limit on steps: a worker that waits for an absent peer ends; Ray starts the group anew."""
+"""A time limit on steps: a worker that waits for a lost peer exits, and Ray restarts the group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backbone of random weights whose features say something, for want of pretrained ones.
+"""A backbone with random weights whose early features are usable, where no pretrained ones are.
 
 A head on random features tells more than a network that is trained for some dozens of steps, at the
 cost of a probe. The statistics of batch normalisation are those of training photos: with Keras'

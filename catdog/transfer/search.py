@@ -1,4 +1,4 @@
-"""The points of a sweep: which settings its trials try. Pure; Optuna is imported where it is used.
+"""The search space of a sweep and the points that its trials try.
 
 A point depends on the seed, its number and, for TPE, the records of the trials before it. So more
 trials keep the points that fewer had, and a sweep that was interrupted goes on with the same ones.

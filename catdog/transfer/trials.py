@@ -1,4 +1,4 @@
-"""What a sweep leaves: a record of each trial, the ranking, and the tables made from them.
+"""Records of a sweep's trials, their ranking, and the tables made from them.
 
 ::
 
