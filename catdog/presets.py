@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from catdog.config import (
     AugmentationSettings,
     ComputeSettings,
@@ -9,6 +12,7 @@ from catdog.config import (
     DataSettings,
     FineTuneSettings,
     ScratchSettings,
+    merged,
 )
 from catdog.config.sweep import SweepSettings
 
@@ -74,3 +78,25 @@ def cluster() -> Config:
 
 
 PRESETS = {"sample": sample, "laptop": laptop, "cluster": cluster}
+
+
+def changed(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``tree`` of settings with ``changes``, before which what a preset says beside them gives way.
+
+    One image size is that of all models; epochs are those of backbones too; who asks for epochs of
+    fine-tuning wants no heads alone; and what is said of models that are left out goes.
+    """
+    result = merged(tree, changes)
+    of = {group: changes.get(group) or {} for group in ("data", "scratch", "fine_tune", "sweep")}
+    if "image_size" in of["data"] and "model_image_size" not in changes:
+        result["model_image_size"] = {}
+    if "epochs" in of["scratch"] and "backbone_epochs" not in of["scratch"]:
+        result["scratch"] = result["scratch"] | {"backbone_epochs": None}
+    if "epochs" in of["fine_tune"] and "head_only" not in changes:
+        result["head_only"] = []
+    if models := changes.get("models"):
+        sizes = result["model_image_size"].items()
+        result["model_image_size"] = {name: size for name, size in sizes if name in models}
+        if "model" not in of["sweep"] and result["sweep"]["model"] not in models:
+            result["sweep"] = result["sweep"] | {"model": None}
+    return result

@@ -21,7 +21,7 @@ from catdog.config import AugmentationSettings, Config, merged
 from catdog.config.architectures import BACKBONES, MODEL_NAMES, MODELS
 from catdog.config.spelling import nearest_settings, setting_paths
 from catdog.errors import UserError, did_you_mean, nearest
-from catdog.presets import PRESETS
+from catdog.presets import PRESETS, changed
 from catdog.storage import Location
 
 IMAGE_SIZE = "side of the pictures in pixels"
@@ -224,24 +224,8 @@ def config_from(arguments: argparse.Namespace) -> Config:
     tree["preset"] = preset
     if "storage" not in given:
         tree["storage"] = default_storage()
-    tree = merged(tree, _changes(arguments))
+    tree = changed(tree, _changes(arguments))
     _apply_weights(tree, arguments)
-    if arguments.image_size is not None:
-        # One size for all: what a preset says about single models gives way.
-        tree["model_image_size"] = {}
-    if arguments.epochs is not None:
-        tree["scratch"]["backbone_epochs"] = None
-    if getattr(arguments, "fine_tune_epochs", None) is not None:
-        tree["head_only"] = []
-    if arguments.models:
-        kept = {
-            name: size
-            for name, size in tree["model_image_size"].items()
-            if name in arguments.models
-        }
-        tree["model_image_size"] = kept
-        if arguments.tune_model is None and tree["sweep"]["model"] not in arguments.models:
-            tree["sweep"]["model"] = None  # the preset's
     for assignment in arguments.assignments:
         _assign(tree, assignment)
     if tree["data"]["source"] is not None:

@@ -16,6 +16,8 @@ from catdog.inference.finished import FinishedModel, find_model
 from catdog.storage import Location
 from catdog.storage.access import check_readable
 
+#: Ray's start takes longer than so many photos do.
+FEW = 64
 _WRITERS = {
     ".parquet": lambda table: table.to_parquet(index=False),
     ".csv": lambda table: table.to_csv(index=False).encode("utf-8"),
@@ -46,6 +48,19 @@ def run_prediction(model: str, data: str, out: str | None) -> None:
     if target is not None:
         target.write_bytes(_WRITERS[_ending(target)](table))
         console.say(str(target))
+
+
+def predicted(model: FinishedModel, data: str) -> pd.DataFrame:
+    """A row for every file of ``data``; a few are answered in this process, without Ray.
+
+    Raises:
+        UserError: no such photos.
+    """
+    check_readable(data, "--data")
+    listing = list_photos(data)
+    if len(listing.files) <= FEW and not listing.archive:
+        return _here(listing, model)
+    return _on_ray(listing, model)
 
 
 def _target(out: str) -> Location:
