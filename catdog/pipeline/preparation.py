@@ -13,6 +13,7 @@ from catdog.cluster.connection import connected
 from catdog.config import Config
 from catdog.data.checks import Outcome, UnusablePhotos
 from catdog.data.prepare import PreparedSet, prepare
+from catdog.errors import UserError
 from catdog.storage import Location
 from catdog.storage.access import check_readable, check_writable
 
@@ -31,6 +32,8 @@ def run_preparation(config: Config, numbers: Location | None = None) -> Prepared
     if config.data.source is not None:
         check_readable(config.data.source, "--data")
     check_writable(config.storage, "--storage")
+    if numbers is not None:
+        _check_file(numbers)
     log = Path(tempfile.gettempdir()) / f"catdog-{os.getuid()}-prepare.log"
     try:
         with console.chatter_to(log), connected():
@@ -49,6 +52,17 @@ def run_preparation(config: Config, numbers: Location | None = None) -> Prepared
     if numbers is not None:
         numbers.write_json(account)
     return dataset
+
+
+def _check_file(numbers: Location) -> None:
+    """Before anything takes time."""
+    check_writable(numbers.parent.uri, "--json")
+    if numbers.is_dir():
+        raise UserError(f"--json {numbers} is a folder; give a file")
+    if numbers.is_local:
+        folders = numbers.local_path.parents
+        if not os.access(next(each for each in folders if each.exists()), os.W_OK):
+            raise UserError(f"--json {numbers}: no permission to write there")
 
 
 def prepared(config: Config, storage: Location, owner: str | None = None) -> PreparedSet:

@@ -68,7 +68,7 @@ def plan(storage: Location, older_than_days: float, at: datetime | None = None) 
     found += [
         Removable("prepared set", name, root, "no run uses it", size_of(root))
         for name, root in sets_in(storage).items()
-        if name not in used
+        if name not in used and not _is_link(root)
     ]
     silent = [run.name for run in remaining if run.features() is None and run.dataset()]
     if silent:
@@ -78,14 +78,19 @@ def plan(storage: Location, older_than_days: float, at: datetime | None = None) 
     found += [
         Removable("features", name, root, "no run uses them", size_of(root))
         for name, root in features_in(storage).items()
-        if name not in named
+        if name not in named and not _is_link(root)
     ]
     return Pruning(tuple(found), tuple(notes))
 
 
 def _is_abandoned(run: StoredRun, before: datetime) -> bool:
-    ours = "name" in run.record and (run.root / "config.yaml").exists()
+    ours = "name" in run.record and (run.root / "config.yaml").exists() and not _is_link(run.root)
     return ours and not run.held and not run.is_done and run.changed < before
+
+
+def _is_link(root: Location) -> bool:
+    """What lies elsewhere and is only seen from here stays."""
+    return root.is_local and root.local_path.is_symlink()
 
 
 def remove(pruning: Pruning, storage: Location, say: Callable[[str], None]) -> Iterator[Removable]:

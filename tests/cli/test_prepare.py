@@ -47,6 +47,15 @@ def test_every_file_is_accounted_for_and_the_second_time_found(
     assert account(file) == found
 
 
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("prepare", ["--storage", str(tmp_path / "runs"), "--json", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line == f"error: --json {tmp_path} is a folder; give a file"
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     "flags, said",
     [

@@ -188,6 +188,21 @@ def test_nothing_is_removed_without_yes_and_then_what_no_run_uses(
     assert "nothing to remove" in shown(capsys, "prune", "--storage", storage.uri, "--yes")
 
 
+def test_what_lies_elsewhere_and_is_linked_to_stays(
+    storage: Location, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    elsewhere = Location.of(tmp_path / "elsewhere")
+    failed, rows = a_run(elsewhere, "old", "failed"), a_set(elsewhere, OTHER_SET)
+    age(failed)
+    (storage / "datasets").mkdir()
+    (storage.local_path / "old").symlink_to(failed.root.local_path)
+    (storage.local_path / "datasets" / OTHER_SET).symlink_to(rows.local_path)
+    text = shown(capsys, "prune", "--storage", storage.uri, "--yes")
+    assert "nothing to remove" in text
+    assert failed.read()
+    assert (rows / "manifest.json").exists()
+
+
 def test_a_run_that_somebody_holds_stays_with_all_that_it_may_use(
     storage: Location, capsys: pytest.CaptureFixture[str], quick_leases: None
 ) -> None:
