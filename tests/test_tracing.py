@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 #: Traced in the command's own process, which takes its files away when it ends.
-OWN_PROCESS = ("catdog/inference/saved_model.py",)
+OWN_PROCESS = ("catdog/inference/formats.py",)
 
 
 def test_a_model_that_predicts_leaves_no_file_in_the_temporary_directory(

@@ -15,7 +15,7 @@ from catdog.cli.main import run
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What the commands hand on, with nothing done."""
     calls: list[tuple[Any, ...]] = []
-    for place in ("prediction.run_prediction", "exporting.run_export", "finished.find_model"):
+    for place in ("prediction.run_prediction", "exports.run_export", "finished.find_model"):
         monkeypatch.setattr(f"catdog.inference.{place}", lambda *given: calls.append(given))
     monkeypatch.setattr("catdog.inference.serving.check_port", _Stop.at)
     return calls

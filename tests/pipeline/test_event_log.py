@@ -19,7 +19,7 @@ from catdog.storage import Location
 
 SCRIPT = """
 import sys, time
-from catdog import event_log
+from catdog.pipeline import event_log
 from catdog.runs import Events
 from catdog.storage import Location
 

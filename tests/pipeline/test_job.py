@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from catdog import console
+from catdog.console import output
 from catdog.data.prepare import PreparedSet
 from catdog.pipeline.event_log import EventLog
 from catdog.pipeline.job import Work, _train_one, final_job
@@ -39,12 +40,12 @@ def test_after_a_report_between_two_models_the_next_training_is_what_is_being_do
 
     session.stage("report", "what there is so far")
     job = final_job(work, plan, "base_cnn")
-    assert console._activity.text == "training of base_cnn"
+    assert output._activity.text == "training of base_cnn"
     (repeat,) = plan.repeats(job)
     facts = {"history": [], "identity": repeat.identity, "epochs_asked": 4}
     for name in ("trained.json", "predicted.json"):  # done, so that no worker is asked
         (Location.of(repeat.output) / name).write_json(facts)
     session.stage("report", "what there is so far")
     _train_one(work, plan, repeat)
-    assert console._activity.text == "training of base_cnn seed 1"
+    assert output._activity.text == "training of base_cnn seed 1"
     console.doing("")

@@ -88,7 +88,7 @@ def test_trials_that_differ_in_numbers_share_a_trace_and_nothing_else(tmp_path: 
     ]
     kept: dict[str, Any] = {}
     first, second = (train_here(trial, kept=kept) for trial in trials)
-    model_trainer = kept["model_trainer"].model_trainer
+    model_trainer = kept["model_trainer"].trainer
     assert model_trainer.step._train.experimental_get_tracing_count() == 1
     alone = train_here(replace(trials[1], output=str(tmp_path / "alone")))
     assert [[row[key] for key in SHOWN] for row in second] == [
@@ -97,4 +97,4 @@ def test_trials_that_differ_in_numbers_share_a_trace_and_nothing_else(tmp_path: 
     assert second[0]["loss"] != first[0]["loss"]
     plain = replace(make_job(tmp_path, "plain", **(one | {"dropout": 0.0})), keep_model=False)
     train_here(plain, kept=kept)
-    assert kept["model_trainer"].model_trainer is not model_trainer, "no dropout is another trace"
+    assert kept["model_trainer"].trainer is not model_trainer, "no dropout is another trace"
