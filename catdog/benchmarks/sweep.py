@@ -111,13 +111,11 @@ def plain_trial(dataset: str, request: FeatureRequest, threads: int, strength: f
     import keras
 
     from catdog.models import registry
-    from catdog.models.weights import unpack
+    from catdog.models.weights import load_backbone
 
     keras.config.set_dtype_policy(request.precision)
     model = registry.build(replace(request.architecture, dropout=0.0))
-    arrays = unpack(Location.of(request.backbone).read_bytes())
-    for variable, array in zip(registry.backbone_variables(model), arrays, strict=True):
-        variable.assign(array)
+    load_backbone(model, request.backbone)
     trunk = keras.Model(model.input, registry.find_layer(model, POOLED).output)
     signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)]
     forward = tf.function(

@@ -25,7 +25,7 @@ from catdog import console, report
 from catdog.cluster import machine
 from catdog.errors import RunFailed, UserError
 from catdog.evaluation.metrics import probabilities
-from catdog.inference.finished import FinishedModel, find_model, predictions
+from catdog.inference.finished import FinishedModel, TestPhotos, find_model, photos_of, predictions
 from catdog.inference.formats import (
     FORMATS,
     OUTPUT,
@@ -36,7 +36,6 @@ from catdog.inference.formats import (
     write_onnx,
     write_saved_model,
 )
-from catdog.inference.testphotos import TestPhotos, photos_of
 from catdog.models.saving import load_keras, logits_of
 from catdog.runs import now
 from catdog.storage import Location

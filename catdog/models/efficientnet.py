@@ -165,23 +165,13 @@ def imagenet_arrays() -> list[NDArray[np.float32]]:
     return [np.ascontiguousarray(array) for array in arrays]
 
 
-def imagenet_top() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Kernel (1280, 1000) and bias (1000,) from mean features to the logits of ImageNet's classes.
-
-    Raises:
-        UserError: as :func:`imagenet_arrays`.
-    """
-    tensors = _tensors()
-    return tensors["_fc.weight"].T, tensors["_fc.bias"]
-
-
 def check_package() -> None:
     """Raises UserError where the package is missing or its file is another one."""
     _content()
 
 
 def _tensors() -> dict[str, NDArray[Any]]:
-    return read_tensors(_content(), Path(FILE).name)
+    return read_tensors(_content())
 
 
 def _content() -> bytes:

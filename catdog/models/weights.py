@@ -177,6 +177,15 @@ def unpack(content: bytes) -> list[np.ndarray[Any, Any]]:
         return [archive[f"arr_{index}"] for index in range(len(archive.files))]
 
 
+def load_backbone(model: Any, uri: str) -> None:
+    """Give ``model``, as the registry builds it, the backbone's weights at ``uri``."""
+    from catdog.models import registry
+
+    arrays = unpack(Location.of(uri).read_bytes())
+    for variable, array in zip(registry.backbone_variables(model), arrays, strict=True):
+        variable.assign(array)
+
+
 def _explain(name: ModelName, source: str, error: Exception) -> str:
     if source == "imagenet":
         return cannot_download(name)

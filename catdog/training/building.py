@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from catdog.data.shards import Rows
 from catdog.models import registry
-from catdog.models.weights import unpack
+from catdog.models.weights import load_backbone, unpack
 from catdog.storage import Location
 from catdog.training.augmentation import make_augmentation, make_mixing
 from catdog.training.inputs import class_weights
@@ -113,9 +113,7 @@ def weights_of_classes(job: TrainingJob, rank: Rank, rows: Rows) -> tuple[float,
 def load_start(model: keras.Model, job: TrainingJob) -> None:
     """Pretrained backbone and probed head, where the job names them; local assignments."""
     if job.backbone is not None:
-        arrays = unpack(Location.of(job.backbone).read_bytes())
-        for variable, array in zip(registry.backbone_variables(model), arrays, strict=True):
-            variable.assign(array)
+        load_backbone(model, job.backbone)
     if job.head is not None:
         kernel, bias = unpack(Location.of(job.head).read_bytes())
         model.get_layer("logit").set_weights([kernel, bias])

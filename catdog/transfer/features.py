@@ -194,7 +194,7 @@ class Extractor:
         import keras
 
         from catdog.models import registry
-        from catdog.models.weights import unpack
+        from catdog.models.weights import load_backbone
 
         keras.backend.clear_session()
         keras.config.set_dtype_policy(request.precision)
@@ -202,9 +202,7 @@ class Extractor:
         self.request = request
         self.targets = {boundary: Location(uri) for boundary, uri in targets.items()}
         model = registry.build(request.architecture)
-        arrays = unpack(Location.of(request.backbone).read_bytes())
-        for variable, array in zip(registry.backbone_variables(model), arrays, strict=True):
-            variable.assign(array)
+        load_backbone(model, request.backbone)
         outputs = [registry.find_layer(model, boundary).output for boundary in targets]
         trunk = keras.Model(model.input, outputs)
         signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)]

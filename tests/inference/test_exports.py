@@ -17,9 +17,8 @@ from catdog.config.architectures import BACKBONES, MODELS, ModelName
 from catdog.data.images import shrink
 from catdog.errors import RunFailed
 from catdog.inference import exports
-from catdog.inference.finished import FinishedModel, find_model
+from catdog.inference.finished import FinishedModel, find_model, photos_of
 from catdog.inference.formats import load_onnx, portable, prepared, write_onnx
-from catdog.inference.testphotos import photos_of
 from catdog.models import registry
 from catdog.storage import Location
 

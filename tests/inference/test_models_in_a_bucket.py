@@ -16,9 +16,8 @@ import pytest
 from catdog.config import DataSettings
 from catdog.data.prepare import prepare
 from catdog.inference.exports import run_export
-from catdog.inference.finished import find_model
+from catdog.inference.finished import config_of, find_model
 from catdog.inference.serving import Endpoint, serving
-from catdog.inference.testphotos import config_of
 from catdog.storage import Location
 from tests.store import BUCKET, KEYS, s3_server
 

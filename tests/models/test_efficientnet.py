@@ -41,9 +41,15 @@ def features() -> Any:
     return lambda pixels: np.asarray(trunk(pixels, training=False))
 
 
+def imagenet_top() -> tuple[np.ndarray, np.ndarray]:
+    """Kernel (1280, 1000) and bias (1000,) from mean features to the logits of its classes."""
+    tensors = efficientnet._tensors()
+    return tensors["_fc.weight"].T, tensors["_fc.bias"]
+
+
 def probabilities(features: np.ndarray) -> np.ndarray:
     """Of ImageNet's 1,000 classes."""
-    kernel, bias = efficientnet.imagenet_top()
+    kernel, bias = imagenet_top()
     logits = features @ kernel + bias
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     return odds / odds.sum(axis=1, keepdims=True)
@@ -119,7 +125,7 @@ def test_there_are_as_many_weights_as_published_in_the_order_of_the_model() -> N
     assert sum(array.size for array in arrays) == 3_413_024
     model = efficientnet.backbone()
     assert [array.shape for array in arrays] == [tuple(weight.shape) for weight in model.weights]
-    kernel, bias = efficientnet.imagenet_top()
+    kernel, bias = imagenet_top()
     assert (kernel.shape, bias.shape) == ((1280, 1000), (1000,))
 
 
