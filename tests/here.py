@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from catdog.cluster.workers import Workers
+from catdog.runs.messages import Message
 
 
 @dataclass
@@ -14,7 +15,7 @@ class Here:
     """Runs tasks that need no collective; ``told`` holds what rank 0 told."""
 
     workers: Workers = field(default_factory=lambda: Workers(1, 2, False, "float32"))
-    told: list[dict[str, Any]] = field(default_factory=list)
+    told: list[Message] = field(default_factory=list)
 
     def run(self, tasks: Sequence[Any]) -> list[list[Any]]:
         from catdog.training.progress import Rank

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from catdog.runs.records import Epoch
+
 EPOCHS = 6
 
 
@@ -74,7 +76,7 @@ def train_here(
     epochs: int | None = None,
     warned: Any = lambda: None,
     kept: dict[str, Any] | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Epoch]:
     """The rows of ``job``'s epochs, trained in this process alone, without Ray.
 
     After ``epochs`` of them it ends as if it were killed; without a number it trains to its end.
@@ -87,9 +89,9 @@ def train_here(
     from catdog.training.progress import Rank
     from catdog.training.watchdog import Watchdog
 
-    rows: list[dict[str, Any]] = []
+    rows: list[Epoch] = []
 
-    def report(row: dict[str, Any]) -> bool:
+    def report(row: Epoch) -> bool:
         rows.append(row)
         if len(rows) == epochs:
             raise Stopped

@@ -65,7 +65,7 @@ def _backbone(made: Bench, name: ModelName) -> dict[str, Any]:
     facts = train(jobs, made.workers, place / "ray", lambda message: None)
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     for index, fact in enumerate(facts):
-        epochs = [row["seconds"] for row in fact["history"][1:]]
+        epochs = [row.seconds for row in fact.history[1:]]
         seconds[list(sides)[index % len(sides)]] += epochs
     middle = {side: statistics.median(times) for side, times in seconds.items()}
     for side, value in middle.items():

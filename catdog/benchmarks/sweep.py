@@ -80,9 +80,9 @@ def _ours(made: Bench, request: FeatureRequest, place: Location) -> tuple[float,
     with WorkerPool(made.workers, place / "ray", lambda message: None) as pool:
         features = extract(pool, made.dataset, request, [POOLED], place)[POOLED]
         extracted = time.perf_counter()
-        facts = probe.fit(pool, features, place / "probe", None)
+        fitted = probe.fit(pool, features, place / "probe", None)
         store = probe.trial_store(place / "sweep")
-        probe.record(facts, store, lambda record: None)
+        probe.record(fitted, store, lambda trial: None)
         store.summarise(0.0)
         end = time.perf_counter()
     return extracted - start, end - extracted

@@ -122,8 +122,8 @@ def _ray(work: Path, count: int, cpus: int, policy: str) -> float:
             features=str(work),
         )
         workers = Workers(count, cpus, use_gpu=False, precision=policy)
-        facts = train([job], workers, Location.of(output / "ray"), lambda message: None)[0]
-    return statistics.median(row["images_per_second"] for row in facts["history"][1:])
+        result = train([job], workers, Location.of(output / "ray"), lambda message: None)[0]
+    return statistics.median(row.images_per_second or 0.0 for row in result.history[1:])
 
 
 def _keras_fit(work: Path, cores: int, policy: str, count: int = 1) -> float:

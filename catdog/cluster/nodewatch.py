@@ -9,28 +9,27 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from catdog.cluster.scaling import fitting
 from catdog.console import plural
+from catdog.runs.messages import NodeChange, OnMessage, Say
 
 #: How often the list of nodes is read, seconds.
 LOOK_EVERY_S = 2.0
 #: How often a wait for nodes is told, seconds.
 TELL_EVERY_S = 30.0
 
-Tell = Callable[[dict[str, Any]], None]
-
 
 class NodeWatch(threading.Thread):
     """Thread that reports changes of nodes until it is stopped.
 
-    ``tell`` gets messages of kind ``node``: ``address``, ``lost`` (or come) and ``cause``; and of
-    kind ``say`` while fewer than ``least`` workers, each with the resources ``each``, would fit.
+    ``tell`` gets a :class:`NodeChange` for each that comes or goes, and a line now and then while
+    fewer than ``least`` workers, each with the resources ``each``, would fit.
     """
 
-    def __init__(self, each: Mapping[str, float], least: int, tell: Tell) -> None:
+    def __init__(self, each: Mapping[str, float], least: int, tell: OnMessage) -> None:
         super().__init__(name="nodes", daemon=True)
         self.each = dict(each)
         self.min_count = least
@@ -68,7 +67,7 @@ class NodeWatch(threading.Thread):
         self._tell_wait(fitting(have, self.each), now)
 
     def _tell_node(self, address: str, lost: bool, cause: str) -> None:
-        self.tell({"kind": "node", "address": address, "lost": lost, "cause": _first_line(cause)})
+        self.tell(NodeChange(address, lost, _first_line(cause)))
 
     def _tell_wait(self, room: int, now: float) -> None:
         if room >= self.min_count:
@@ -82,7 +81,7 @@ class NodeWatch(threading.Thread):
             line = f"the training waits for nodes: {waited} ({now - self._lacking_since:.0f} s)"
             if room:
                 line += f"; --set compute.min_workers={room} goes on with them"
-            self.tell({"kind": "say", "line": line})
+            self.tell(Say(line))
 
 
 def _first_line(text: str) -> str:

@@ -23,6 +23,7 @@ from catdog.data.prepare import PreparedSet
 from catdog.evaluation.gradcam import explained_mistakes, most_confident
 from catdog.models.saving import load_keras, logits_of
 from catdog.runs import RunDirectory, TrainingId
+from catdog.runs.messages import PhotosDone
 from catdog.storage import Location
 from catdog.training.inputs import Chunk, Split, chunks_of, open_dataset
 from catdog.training.pool import Runner
@@ -86,9 +87,7 @@ class PredictTask:
         for count, chunk in enumerate(mine, start=1):
             parts.append(predictor(chunk))
             if rank.is_chief:
-                what = f"predictions of {self.training}"
-                done = {"done": count, "total": len(mine)}
-                rank.tell({"kind": "progress", "what": what, **done})
+                rank.tell(PhotosDone(f"predictions of {self.training}", count, len(mine)))
         return parts
 
 

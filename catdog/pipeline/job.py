@@ -26,6 +26,7 @@ from catdog.config import Config, ModelName
 from catdog.data.prepare import PreparedSet
 from catdog.errors import UserError
 from catdog.models.weights import RANDOM, Weights, fetch, is_installed
+from catdog.pipeline.event_log import measures
 from catdog.pipeline.planning import Plan
 from catdog.pipeline.preflight import check, check_places
 from catdog.pipeline.preparation import WHAT, account_line, prepared
@@ -35,6 +36,7 @@ from catdog.pipeline.tracking import tracked
 from catdog.pipeline.tuning import concurrent_groups, fit_probe, kept_features
 from catdog.report.ending import show
 from catdog.runs import RunDirectory, lease
+from catdog.runs.records import Training
 from catdog.storage import Location
 from catdog.storage.access import check_writable
 from catdog.training.job import TrainingJob, read_done
@@ -207,13 +209,10 @@ def transfer(
     for name in plan.probes_in_order():
         work.session.stage("probe", f"{name}: a head on frozen features")
         plan.weights[name] = _drawn_if_random(work, plan, name)
-        row = fit_probe(work.pool, plan, name)["row"]
-        console.say(
-            f"{name} probe  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
-            f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}"
-        )
-        work.session.events.add("probe", model=name, **row)
-        plan.probed[name] = row["val_accuracy"]
+        row = fit_probe(work.pool, plan, name).row
+        console.say(f"{name} probe  {measures(row)}")
+        work.session.events.add("probe", model=name, **row.as_json())
+        plan.probed[name] = row.val_accuracy
         first_look = len(plan.probed) == 1 and not work.config.fine_tune.keeps_activations
         if finish and (plan.is_head_alone(name) or first_look):
             _finish_probe(work, plan, name)
@@ -286,19 +285,19 @@ def _train_one(work: Work, plan: Plan, job: TrainingJob) -> None:
     if not work.pool.is_up:
         wait_for(work.workers, console.say)  # other work may have taken what was given back
     console.doing(f"training of {job.title}")
-    facts = train_in(work.pool, [job])[0]
-    work.session.event_log.record_epochs(job.title, job.settings.epochs, facts["history"])
+    (training,) = train_in(work.pool, [job])
+    work.session.event_log.record_epochs(job.title, job.settings.epochs, training.history)
     folder = work.run.training(job.training)
     predicted = folder / "predicted.json"
-    if predicted.exists() and predicted.read_json() == facts:
+    if predicted.exists() and Training.fitted(predicted.read_json())[0] == training:
         return
     console.doing(f"predictions of {job.title}")
-    write_model_files(plan, job, facts)
+    write_model_files(plan, job, training)
     speed = predict(work.pool, plan.dataset, work.run, job.training)
     model = folder / "model.json"
     model.write_json(model.read_json() | {"predict_images_per_second": speed})
     keep_test_thumbnails(plan.dataset, work.run, plan.config.models)
-    predicted.write_json(facts)
+    predicted.write_json(training.as_json())
     if time.monotonic() - work.reported > REPORT_EVERY_S:
         from catdog.report import build
 

@@ -12,10 +12,11 @@ from catdog.data.prepare import PreparedSet
 from catdog.models.registry import Architecture, boundary
 from catdog.models.weights import Weights
 from catdog.runs import RunDirectory, TrainingId
+from catdog.runs.records import Point
 from catdog.storage import Location
 from catdog.training.job import TrainingJob
 from catdog.transfer.features import FeatureRequest, FeatureSet
-from catdog.transfer.search import Point, Search, with_point
+from catdog.transfer.search import Search, with_point
 
 #: The head alone, as the probe has fitted it.
 NO_FINE_TUNING: dict[str, Any] = {"epochs": 0, "head": "probe", "unfrozen_blocks": 0}
@@ -36,7 +37,7 @@ class Plan:
     dataset: PreparedSet
     precision: str
     weights: dict[ModelName, Weights]
-    best: Mapping[str, Any] | None = None
+    best: Point | None = None
     swept: ModelName | None = None
     probed: dict[ModelName, float] = field(default_factory=dict)
 
@@ -90,9 +91,7 @@ class Plan:
         weights = self.weights.get(name)
         return weights is not None and (weights.is_random or self.config.ends_with_probe(name))
 
-    def tried(
-        self, name: ModelName, point: Mapping[str, Any]
-    ) -> ScratchSettings | FineTuneSettings:
+    def tried(self, name: ModelName, point: Point) -> ScratchSettings | FineTuneSettings:
         """The settings of ``name`` at a point of the sweep, as many epochs as in the end."""
         if name not in self.weights:
             return with_point(self.config.scratch, point)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,14 +9,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from catdog import console
 from catdog.config import Config
 from catdog.console import given
 from catdog.pipeline.event_log import EventLog
 from catdog.redact import without_secrets
-from catdog.runs import Events, RunDirectory, asked, now
+from catdog.runs import Events, RunDirectory, asked, now, records
+from catdog.runs.records import VERSION, Run
 
 
 @dataclass
@@ -55,21 +54,21 @@ class Session:
     def note(self, line: str) -> None:
         """Something that the report must say plainly."""
         console.warn(line)
-        self.run.update(notes=[*self.run.read()["notes"], without_secrets(line)])
+        self.run.update(notes=[*self.run.read().notes, without_secrets(line)])
 
     def finish(self, status: str = "finished") -> None:
         """``tuned`` where a sweep alone was asked for: the run's training may still come."""
         self._end(status, None)
 
-    def _begin(self, config: Config, record: dict[str, Any], versions: dict[str, str]) -> None:
-        earlier = [_closed(past, self.events) for past in record.get("sessions", [])]
-        self.seconds_before = sum(past["seconds"] for past in earlier)
+    def _begin(self, config: Config, record: Run, versions: dict[str, str]) -> None:
+        earlier = [_closed(past, self.events) for past in record.sessions]
+        self.seconds_before = sum(past.seconds for past in earlier)
         command = without_secrets(given())
         self.run.update(
             status="running",
             preset=config.preset,
             command=command,
-            started_at=record.get("started_at", self.started_at),
+            started_at=record.started_at or self.started_at,
             resumed=bool(earlier),
             sessions=[*earlier, self._as_session("running")],
             versions=versions,
@@ -79,38 +78,36 @@ class Session:
             notes=[],
             error=None,
         )
-        self.events.add("resume" if earlier else "begin", command=command)
+        self.events.add("resume" if earlier else "begin", command=command, version=VERSION)
 
     def _end(self, status: str, error: str | None) -> None:
-        sessions = self.run.read()["sessions"]
+        sessions = self.run.read().sessions
         this = self._as_session(status)
         self.run.update(
             status=status,
             finished_at=now(),
-            seconds=self.seconds_before + this["seconds"],
+            seconds=self.seconds_before + this.seconds,
             sessions=[*sessions[:-1], this],
             error=without_secrets(error),
         )
         self.events.add(status, error=without_secrets(error))
 
-    def _as_session(self, outcome: str) -> dict[str, Any]:
+    def _as_session(self, outcome: str) -> records.Session:
         seconds = time.monotonic() - self.started
-        return {"started_at": self.started_at, "seconds": seconds, "outcome": outcome}
+        return records.Session(started_at=self.started_at, seconds=seconds, outcome=outcome)
 
 
-def _closed(past: dict[str, Any], events: Events) -> dict[str, Any]:
+def _closed(past: records.Session, events: Events) -> records.Session:
     """A past session as it ended; one that was killed ended with its last event."""
-    if past["outcome"] != "running":
+    if past.outcome != "running":
         return past
-    began = last = datetime.fromisoformat(past["started_at"])
-    for line in events.lines:
-        event = json.loads(line)
-        time_of = datetime.fromisoformat(event["time"])
-        if time_of > began and event["event"] == "resume":
+    began = last = datetime.fromisoformat(past.started_at)
+    for event in events.recorded():
+        time_of = datetime.fromisoformat(event.time)
+        if time_of > began and event.event == "resume":
             break
         last = max(last, time_of)
-    seconds = (last - began).total_seconds()
-    return past | {"seconds": seconds, "outcome": "killed"}
+    return past.model_copy(update={"seconds": (last - began).total_seconds(), "outcome": "killed"})
 
 
 def _git_commit() -> str | None:

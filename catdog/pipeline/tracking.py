@@ -8,7 +8,6 @@ when the run ends or goes on. No failure of the server stops a run or holds it u
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from catdog.errors import UserError, install_command
 from catdog.pipeline.session import Session
 from catdog.redact import without_secrets
 from catdog.runs import RunDirectory, asked
+from catdog.runs.records import Epoch, Event
 
 #: MLflow's own defaults wait 120 s for an answer and ask eight times: minutes for each epoch.
 BOUNDS = {
@@ -36,9 +36,7 @@ BOUNDS = {
 }
 
 #: What of an epoch's or a probe's row is a metric.
-MEASURED = (
-    "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second", "seconds",
-)  # fmt: skip
+MEASURED = set(Epoch.model_fields) - {"phase", "epoch"}
 #: What of a test's result is a metric.
 TESTED = ("accuracy", "loss", "auc", "ece")
 #: MLflow takes so many parameters or tags at once, and values of so many characters.
@@ -76,7 +74,7 @@ def tracked(config: Config, run: RunDirectory, session: Session) -> Iterator[Non
         return
     tracker = Tracker(config, run)
     session.events.heard = tracker.hear
-    tracker.begin(session.events.lines)
+    tracker.begin(session.events.recorded())
     try:
         yield
     except KeyboardInterrupt:
@@ -96,20 +94,20 @@ class Tracker:
         self.run = run
         self._client: Any = None
         self._id = ""
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[Event] = []
         self._sent: set[tuple[str, int]] = set()
         self._away = False
 
-    def begin(self, lines: Sequence[str]) -> None:
-        """``lines`` of ``events.jsonl``: what earlier sessions may not have told."""
-        for line in lines:
-            self._remember(json.loads(line))
+    def begin(self, events: Sequence[Event]) -> None:
+        """``events`` of earlier sessions, which may not have told of them."""
+        for event in events:
+            self._remember(event)
         self._try(self._send)
         if not self._away:
             uri, name = _shown(self.config.tracking), self.config.tracking.experiment
             console.say(f"tracked by MLflow: {uri}, experiment {name}, run {self._id}")
 
-    def hear(self, event: Mapping[str, Any]) -> None:
+    def hear(self, event: Event) -> None:
         """One event of the run, as it is written down."""
         if self._remember(event) and not self._away:
             self._try(self._send)
@@ -118,11 +116,11 @@ class Tracker:
         """``status`` is MLflow's: FINISHED, FAILED or KILLED. Tries once more after a failure."""
         self._try(lambda: self._conclude(status))
 
-    def _remember(self, event: Mapping[str, Any]) -> bool:
-        if event["event"] not in ("epoch", "probe"):
+    def _remember(self, event: Event) -> bool:
+        if event.event not in ("epoch", "probe"):
             return False
-        probe = event["event"] == "probe"
-        self._rows.append({**event, "model": event["model"] + ("/probe" if probe else "")})
+        name = event.model + ("/probe" if event.event == "probe" else "")
+        self._rows.append(event.model_copy(update={"model": name}))
         return True
 
     def _try(self, act: Callable[[], None]) -> None:
@@ -146,16 +144,15 @@ class Tracker:
 
         metrics = []
         for row in self._rows:
-            if (row["model"], row["epoch"]) in self._sent:
+            if (row.model, row.epoch) in self._sent:
                 continue
-            at = int(datetime.fromisoformat(row["time"]).timestamp() * 1000)
-            for key in MEASURED:
-                if isinstance(row.get(key), int | float):
-                    name = f"{row['model']}/{key}"
-                    metrics.append(Metric(name, float(row[key]), at, row["epoch"]))
+            at = int(datetime.fromisoformat(row.time).timestamp() * 1000)
+            for key, value in row.model_dump(include=MEASURED, exclude_unset=True).items():
+                if value is not None:
+                    metrics.append(Metric(f"{row.model}/{key}", float(value), at, row.epoch))
         for start in range(0, len(metrics), AT_ONCE):
             self._client.log_batch(self._id, metrics=metrics[start : start + AT_ONCE])
-        self._sent |= {(row["model"], row["epoch"]) for row in self._rows}
+        self._sent |= {(row.model, row.epoch) for row in self._rows}
         self._rows.clear()
 
     def _open(self) -> None:
@@ -176,7 +173,7 @@ class Tracker:
         self._client.update_run(run_id, status="RUNNING")
         self._client.log_batch(run_id, tags=_entries("RunTag", self._tags()))
         self._log_settings(run_id, found.data.params)
-        models = {row["model"] for row in self._rows}
+        models = {row.model for row in self._rows}
         for model in models & {key.rpartition("/")[0] for key in found.data.metrics}:
             history = self._client.get_metric_history(run_id, f"{model}/val_loss")
             self._sent |= {(model, metric.step) for metric in history}
@@ -186,7 +183,7 @@ class Tracker:
         """The run that an earlier session made; ``None`` where this server has none such."""
         from mlflow.exceptions import MlflowException
 
-        run_id = self.run.read().get("mlflow")
+        run_id = self.run.read().mlflow
         if not run_id:
             return None
         try:
@@ -200,11 +197,11 @@ class Tracker:
     def _tags(self) -> dict[str, str]:
         record = self.run.read()
         tags = {"run": self.config.run_name, "directory": self.run.root.uri}
-        tags |= {f"version.{name}": text for name, text in record.get("versions", {}).items()}
+        tags |= {f"version.{name}": text for name, text in record.versions.items()}
         # A parameter cannot be changed, and these may grow from one command to the next.
         tags |= {f"asked.{name}": str(count) for name, count in asked(self.config).items()}
-        if record.get("git_commit"):
-            tags["git_commit"] = record["git_commit"]
+        if record.git_commit:
+            tags["git_commit"] = record.git_commit
         return {name: without_secrets(text) for name, text in tags.items()}
 
     def _log_settings(self, run_id: str, known: Mapping[str, str]) -> None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 from catdog import console
 from catdog.cluster.resources import Resources
@@ -16,6 +15,7 @@ from catdog.errors import RunFailed, UserError
 from catdog.models.registry import POOLED
 from catdog.pipeline.planning import Plan
 from catdog.pipeline.session import Session
+from catdog.runs.records import Probe
 from catdog.storage import Location
 from catdog.training.pool import Runner, WorkerPool
 from catdog.transfer import probe
@@ -23,7 +23,7 @@ from catdog.transfer.features import FeatureSet, extract
 from catdog.transfer.trials import TrialStore
 
 
-def fit_probe(pool: Runner, plan: Plan, name: ModelName) -> dict[str, Any]:
+def fit_probe(pool: Runner, plan: Plan, name: ModelName) -> Probe:
     """The head on the frozen features of ``name``; what is kept is not computed."""
     features = features_of(pool, plan, name, [POOLED])[POOLED]
     weighed = plan.config.fine_tune.class_weights
@@ -42,7 +42,7 @@ def features_of(
 
 def _note_use(plan: Plan, names: Iterable[str]) -> None:
     """In ``run.json``, before anything is computed: so that nobody removes what is in use."""
-    known = plan.run.read().get("features", [])
+    known = plan.run.read().features
     if not set(names) <= set(known):
         plan.run.update(features=sorted({*known, *names}))
 
@@ -136,9 +136,11 @@ def _conclude(
     plan: Plan, name: ModelName, trial_store: TrialStore, session: Session, seconds: float
 ) -> Plan:
     outcome = trial_store.summarise(seconds)
+    assert outcome.best is not None
     session.event_log.ranking(trial_store.ranked())
-    session.events.add("sweep", model=name, best=outcome["best"], seconds=outcome["seconds"])
-    chosen = replace(plan, best=outcome["best"]["config"], swept=name)
+    best = outcome.best.as_json()
+    session.events.add("sweep", model=name, best=best, seconds=outcome.seconds)
+    chosen = replace(plan, best=outcome.best.config, swept=name)
     (trial_store.folder / "best.yaml").write_text(_chosen_config(chosen, name).to_yaml())
     return chosen
 

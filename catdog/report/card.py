@@ -23,20 +23,18 @@ def card(view: Mapping[str, Any], model: ModelResult) -> dict[str, Any]:
 
 def _card_rows(model: ModelResult) -> list[tuple[str, str]]:
     facts, training = model.files.facts, model.training
-    best = facts.get("best") or {}
+    best = facts.best
     rows = {
         "Weights it began with": weights_words(model)
-        + (f", hash {facts['weights_hash']}" if facts.get("weights_hash") else ""),
+        + (f", hash {facts.weights_hash}" if facts.weights_hash else ""),
         "Training": f"{plural(training.epochs or 0, 'epoch')} in {duration(training.seconds)}"
         if training
         else "",
-        "Kept": f"epoch {best['epoch']} of {PHASE_NAMES.get(str(best.get('phase')), '')}"
-        if best.get("epoch")
-        else "",
-        "Unfrozen blocks": str(facts.get("unfrozen_blocks") or ""),
-        "Precision": str(facts.get("precision") or ""),
+        "Kept": f"epoch {best.epoch} of {PHASE_NAMES.get(best.phase, '')}" if best.epoch else "",
+        "Unfrozen blocks": str(facts.unfrozen_blocks or ""),
+        "Precision": facts.precision or "",
         "Result": workers_words(facts),
-        "Seed": str(facts.get("seed", "")),
+        "Seed": "" if facts.seed is None else str(facts.seed),
     }
     repeat = dict(repeat_rows(model.run))
     rows |= {term: repeat.get(term, "") for term in ("Data", "Versions", "Git commit")}

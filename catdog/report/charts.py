@@ -5,32 +5,34 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import groupby, pairwise
-from typing import Any
+from typing import Literal, TypeAlias
 
 import numpy as np
 from markupsafe import Markup
 
 from catdog.evaluation import intervals, metrics
-from catdog.report.load import Tree
 from catdog.report.results import ModelResult
 from catdog.report.slices import Dimension
 from catdog.report.svg import Plot, Point, percent_tick, series, series_marker, ticks
-from catdog.report.wording import as_number, percent, plural, title, visible
+from catdog.report.wording import percent, plural, title, visible
+from catdog.runs.records import Epoch
+
+Measured: TypeAlias = Literal["accuracy", "loss"]
 
 PHASE_NAMES = {"scratch": "from scratch", "probe": "probe", "finetune": "fine-tuning"}
 
 
-def training_range(models: Sequence[ModelResult], keys: Sequence[str]) -> tuple[float, float]:
+def training_range(models: Sequence[ModelResult], what: Measured) -> tuple[float, float]:
     """One y range for all models, so that their curves can be compared by eye.
 
     A few wild first losses would flatten everything else: the top is the 98th percentile.
     """
     values = [
-        float(row[key])
+        value
         for model in models
         for row in model.files.history
-        for key in keys
-        if isinstance(row.get(key), (int, float)) and math.isfinite(row[key])
+        for value in _measures(row, what)
+        if math.isfinite(value)
     ]
     if not values:
         return (0.0, 1.0)
@@ -39,12 +41,13 @@ def training_range(models: Sequence[ModelResult], keys: Sequence[str]) -> tuple[
     return low - room, high + room
 
 
+def _measures(row: Epoch, what: Measured) -> tuple[float, float]:
+    """Of an epoch, on training and on validation."""
+    return (row.accuracy, row.val_accuracy) if what == "accuracy" else (row.loss, row.val_loss)
+
+
 def training_curve(
-    model: ModelResult,
-    what: str,
-    y_range: tuple[float, float],
-    restarts: Sequence[Tree],
-    index: int,
+    model: ModelResult, what: Measured, y_range: tuple[float, float], index: int
 ) -> Markup:
     """``what`` (``accuracy`` or ``loss``) over all epochs: training dashed, validation solid.
 
@@ -59,40 +62,33 @@ def training_curve(
     form = percent_tick if what == "accuracy" else "{:g}".format
     plot.y_axis("accuracy, %" if what == "accuracy" else "loss, nats", ticks(low, high, 4), form)
     plot.x_axis("epoch", [t for t in ticks(1, len(rows), 6) if t == int(t)] or [1])
-    for event in restarts:
+    for event in model.run.restarts(model.name):
         # The job restarts training, not the probe before it, and says which epoch was safe.
-        of, epoch = event.get("phase") or rows[-1].get("phase"), event.get("epoch")
-        after = _position(rows, of, epoch)
-        if epoch == 0 and (begin := _position(rows, of, 1)):
-            after = begin - 1
-        if after is not None:
-            plot.vertical(min(after + 0.5, len(rows)), "restart")
-    for key, style in ((what, "train"), (f"val_{what}", f"val {series(index)}")):
-        points = [
-            (float(i), min(high, max(low, as_number(row.get(key)))))
-            for i, row in enumerate(rows, 1)
-        ]
-        plot.line(points, style)
+        first = _position(rows, rows[-1].phase, 1) or 1
+        plot.vertical(min(first - 0.5 + event.epoch, len(rows)), "restart")
+    for side, style in enumerate(("train", f"val {series(index)}")):
+        values = [_measures(row, what)[side] for row in rows]
+        plot.line([(i, min(high, max(low, value))) for i, value in enumerate(values, 1)], style)
     best = _best(model)
     if best:
-        value = as_number(rows[best - 1].get(f"val_{what}"))
+        value = _measures(rows[best - 1], what)[1]
         if math.isfinite(value):
             plot.mark(best, min(high, max(low, value)), "circle", "best", f"best epoch: {best}")
     return plot.svg(_curve_words(model, what, best))
 
 
-def _curve_words(model: ModelResult, what: str, best: int | None) -> str:
+def _curve_words(model: ModelResult, what: Measured, best: int | None) -> str:
     rows = model.files.history
-    last = as_number(rows[-1].get(f"val_{what}"))
+    last = _measures(rows[-1], what)[1]
     end = f"validation ends at {last:.3f}" if math.isfinite(last) else "no validation at the end"
     names = ", then ".join(phase for phase, _, _ in phases(rows))
     kept = f"; the best epoch is number {best}" if best else ""
     return f"{title(model.name)}: {what} of {plural(len(rows), 'epoch')} ({names}); {end}{kept}."
 
 
-def phases(rows: Sequence[Tree]) -> list[tuple[str, int, int]]:
+def phases(rows: Sequence[Epoch]) -> list[tuple[str, int, int]]:
     """(name, first, last) of each phase in turn; positions count from 1 over all phases."""
-    numbered = groupby(enumerate(rows, 1), key=lambda item: str(item[1].get("phase", "scratch")))
+    numbered = groupby(enumerate(rows, 1), key=lambda item: item[1].phase)
     found = []
     for phase, group in numbered:
         positions = [position for position, _ in group]
@@ -102,13 +98,13 @@ def phases(rows: Sequence[Tree]) -> list[tuple[str, int, int]]:
 
 def _best(model: ModelResult) -> int | None:
     """Position of the kept epoch among all epochs, from 1."""
-    best = model.files.facts.get("best") or {}
-    return _position(model.files.history, best.get("phase"), best.get("epoch"))
+    best = model.files.facts.best
+    return _position(model.files.history, best.phase, best.epoch)
 
 
-def _position(rows: Sequence[Tree], phase: Any, epoch: Any) -> int | None:
+def _position(rows: Sequence[Epoch], phase: str, epoch: int | None) -> int | None:
     for position, row in enumerate(rows, 1):
-        if row.get("epoch") == epoch and phase in (None, row.get("phase")):
+        if (row.phase, row.epoch) == (phase, epoch):
             return position
     return None
 

@@ -6,6 +6,7 @@ number of pairs, says so; everything else is "cannot be told apart".
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from catdog.report.load import Run
@@ -80,9 +81,10 @@ def _so_far(report: Report) -> str:
     """How far models without test results have come on validation."""
     reached = []
     for model in report.models:
-        values = [row["val_accuracy"] for row in model.files.history if row.get("val_accuracy")]
+        history = model.files.history
+        values = [row.val_accuracy for row in history if math.isfinite(row.val_accuracy)]
         if values:
-            epochs = plural(len(model.files.history), "epoch")
+            epochs = plural(len(history), "epoch")
             reached.append(f"{name_of(model, report)} {percent(max(values))} after {epochs}")
     return f"The best on validation so far: {listed(reached)}." if reached else ""
 
@@ -199,7 +201,7 @@ def _cautions(report: Report) -> list[str]:
     for run in report.runs:
         where = f"{report.label(run)}: " if several else ""
         found += [f"{where}{text}" for text in _of_run(run)]
-        notes = [visible(str(note)) for note in run.record.get("notes") or []]
+        notes = [visible(note) for note in run.record.notes]
         # The run's own notes name a backbone that had to go without; once is enough.
         random = [
             title(model.name)
@@ -219,14 +221,14 @@ def _cautions(report: Report) -> list[str]:
 
 def _of_run(run: Run) -> list[str]:
     found = []
-    if run.manifest.get("sample"):
+    if run.manifest.sample:
         found.append(
             "The pictures are the built-in drawings. They prove that the job runs and say nothing "
             "about accuracy on photographs."
         )
-    status = run.record.get("status")
+    status = run.record.status
     if status != "finished":
-        error = str(run.record.get("error") or "").strip()
+        error = (run.record.error or "").strip()
         cause = f": {visible(error.splitlines()[0])}" if error else ""
         state = "failed" if status == "failed" else "is not finished"
         found.append(f"This run {state}{cause}. The report shows what there is.")
@@ -249,7 +251,7 @@ def _about_comparison(report: Report) -> list[str]:
             "more photos make the intervals narrower."
         )
     # A run of before 2026-11-23 does not tell what was in its photos, only how they were listed.
-    sets = (run.manifest.get("contents") or run.manifest.get("fingerprint") for run in report.runs)
+    sets = (run.manifest.contents or run.manifest.fingerprint for run in report.runs)
     if len(set(sets)) > 1:
         found.append(
             "The runs used different sets of photos. Models are compared on the photos that both "

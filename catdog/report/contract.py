@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from typing import Any
+from typing import TypeAlias
 
 from catdog.config import digest
 from catdog.evaluation.intervals import Spread
 from catdog.evaluation.metrics import Evaluation
 from catdog.report.conclusion import Conclusion
-from catdog.report.load import Run, Tree
+from catdog.report.load import Run
 from catdog.report.results import Ensemble, ModelResult, Pair, Report
+from catdog.runs.records import Sweep
 
 SCHEMA_VERSION = 1
-HISTORY_KEYS = ("phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy")
+Tree: TypeAlias = dict[str, object]
 
 
 def document(report: Report, verdict: Conclusion) -> Tree:
@@ -33,7 +34,9 @@ def document(report: Report, verdict: Conclusion) -> Tree:
         "price_per_hour": report.price_per_hour,
         "other_runs": [_of_run(report, run) for run in report.runs[1:]],
     }
-    return dict(_plain(tree))
+    plain = _plain(tree)
+    assert isinstance(plain, dict)
+    return plain
 
 
 def _of_run(report: Report, run: Run) -> Tree:
@@ -47,49 +50,34 @@ def _of_run(report: Report, run: Run) -> Tree:
 
 
 def _run(run: Run) -> Tree:
-    record = run.record
+    known = {"seconds", "versions", "resumed", "status", "command", "git_commit", "hardware"}
     return {
+        **run.record.model_dump(include=known | {"seeds", "notes"}),
         "name": run.name,
-        "seconds": record.get("seconds"),
         "config": run.config,
-        "config_hash": record.get("identity") or digest(run.config),
-        "versions": record.get("versions") or {},
-        "resumed": bool(record.get("resumed")),
-        "status": record.get("status"),
-        "command": record.get("command"),
-        "git_commit": record.get("git_commit"),
-        "hardware": record.get("hardware"),
-        "seeds": record.get("seeds"),
-        "lost_seconds": record.get("lost_seconds"),
-        "notes": record.get("notes") or [],
+        "config_hash": run.record.identity or digest(run.config),
         "problems": run.problems,
     }
 
 
 def _data(run: Run) -> Tree:
-    known = run.manifest
-    keys = ("source", "fingerprint", "files", "kept", "held_back")
-    return {
-        **{key: known.get(key) for key in keys},
-        "rejected": known.get("rejected") or {},
-        "splits": known.get("splits") or {},
-        "sample": known.get("sample"),
-    }
+    known = {"source", "fingerprint", "sample", "files", "kept", "held_back", "rejected", "splits"}
+    return run.manifest.model_dump(include=known)
 
 
 def _model(model: ModelResult) -> Tree:
     facts, calibration = model.files.facts, model.calibration
+    known = {"file_bytes", "predict_images_per_second", "image_size", "input_scale", "weights_hash"}
     return {
+        **facts.model_dump(include=known | {"reproducible", "varies"}),
         "name": model.name,
         "weights": model.weights,
         "parameters": model.parameters,
         "test": _evaluation(model.test),
         "val": _evaluation(model.val),
         "train": model.training and asdict(model.training),
-        "history": [
-            {key: row.get(key) for key in HISTORY_KEYS} | row for row in model.files.history
-        ],
-        "best_epoch": facts.get("best"),
+        "history": [row.model_dump() for row in model.files.history],
+        "best_epoch": facts.best.model_dump() if facts.best.epoch else None,
         "calibration": calibration
         and {
             "temperature": calibration.temperature.value,
@@ -98,14 +86,7 @@ def _model(model: ModelResult) -> Tree:
             "loss": calibration.loss,
         },
         "seeds": _spread(model.seeds),
-        "file_bytes": facts.get("file_bytes"),
-        "predict_images_per_second": facts.get("predict_images_per_second"),
-        "image_size": facts.get("image_size"),
-        "input_scale": facts.get("input_scale"),
-        "weights_hash": facts.get("weights_hash"),
-        "reproducible": facts.get("reproducible"),
-        "varies": facts.get("varies"),
-        "exports": model.files.exports,
+        "exports": {name: export.as_json() for name, export in model.files.exports.items()},
     }
 
 
@@ -144,13 +125,12 @@ def _pair(pair: Pair) -> Tree:
     }
 
 
-def _sweep(sweep: Tree) -> Tree:
-    keys = ("id", "config", "val_accuracy", "epochs", "seconds", "status", "error")
-    trials = [{key: trial.get(key) for key in keys} for trial in sweep.get("trials") or []]
-    return {"trials": trials, "best": sweep.get("best"), "seconds": sweep.get("seconds")}
+def _sweep(sweep: Sweep) -> Tree:
+    trials = [trial.model_dump(exclude={"history"}) for trial in sweep.trials]
+    return {**sweep.model_dump(include={"best", "seconds"}), "trials": trials}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Tuples as lists, and ``null`` for a loss that became NaN, which JSON does not know."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}

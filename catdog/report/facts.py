@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from catdog.report.load import Run, Tree
+from catdog.report.load import Run
 from catdog.report.results import ModelResult
 from catdog.report.wording import (
     MISSING,
@@ -21,6 +21,7 @@ from catdog.report.wording import (
     title,
     visible,
 )
+from catdog.runs.records import Manifest, Sweep
 
 #: What the codes in the run's files mean, for people.
 CODES = {
@@ -76,100 +77,93 @@ def weights_words(model: ModelResult) -> str:
 
 def origin_words(model: ModelResult) -> str:
     """``ImageNet weights, seed 0``."""
-    seed = model.files.facts.get("seed")
+    seed = model.files.facts.seed
     return ", ".join(
         part for part in (weights_words(model), "" if seed is None else f"seed {seed}") if part
     )
 
 
-def sweep_words(run: Run, sweep: Tree, trials: list[Tree], price: float | None) -> str:
+def sweep_words(run: Run, sweep: Sweep, price: float | None) -> str:
     """What the sweep tried, took and cost (``price`` an hour), and what it reached."""
-    spent = sum(trial.get("seconds") or 0 for trial in trials)
-    wall, whole = sweep.get("seconds"), run.record.get("seconds")
-    words = f"{plural(len(trials), 'trial')}"
-    epochs = sum(trial.get("epochs") or 0 for trial in trials)
-    words += f", {plural(epochs, 'epoch')}, {duration(spent)} of trial time"
+    trials = sweep.trials
+    spent = sum(trial.seconds for trial in trials)
+    wall, whole = sweep.seconds, run.record.seconds
+    epochs = sum(trial.epochs for trial in trials)
+    words = f"{plural(len(trials), 'trial')}, {plural(epochs, 'epoch')}, "
+    words += f"{duration(spent)} of trial time"
     if wall:
         words += f" in {duration(wall)}"
         if whole and whole >= wall:
             words += f" ({percent(wall / whole, 0)} of the run)"
         if price is not None:
             words += f", which cost {money(price * wall / 3600)}"
-    epochs_s = sum(row.get("seconds") or 0 for trial in trials for row in trial["history"] or ())
+    epochs_s = sum(row.seconds for trial in trials for row in trial.history)
     if epochs_s and (beside := (spent - epochs_s) / len(trials)) >= 1:
         words += f"; {duration(beside)} a trial went not to its epochs but to its start and end"
-    best = sweep.get("best") or {}
-    if best.get("val_accuracy") is not None:
-        words += f". The best reached {percent(best['val_accuracy'])} on validation, which chose it"
+    if sweep.best is not None:
+        words += (
+            f". The best reached {percent(sweep.best.val_accuracy)} on validation, which chose it"
+        )
         words += "; the comparison is on test photos, which the sweep has not seen"
     return words + "."
 
 
 def repeat_rows(run: Run) -> list[tuple[str, str]]:
     """Everything needed to do it again, in words; what is not known is left out."""
-    record, manifest = run.record, run.manifest
-    hardware = record.get("hardware") or {}
-    memory = hardware.get("memory_bytes")
-    gpus = hardware.get("gpus") or []
-    sessions = record.get("sessions") or []
+    record, hardware = run.record, run.record.hardware
+    gpus = ", ".join(hardware.gpus)
     machine = [
-        str(hardware.get("cpu") or ""),
-        plural(hardware["cpus"], "core") if hardware.get("cpus") else "",
-        f"{megabytes(memory)} memory" if memory else "",
-        f"GPU: {', '.join(map(str, gpus))}" if gpus else "no GPU" if hardware else "",
-        plural(hardware["nodes"], "node") if hardware.get("nodes") else "",
+        hardware.cpu,
+        plural(hardware.cpus, "core") if hardware.cpus else "",
+        f"{megabytes(hardware.memory_bytes)} memory" if hardware.memory_bytes else "",
+        f"GPU: {gpus}" if gpus else "no GPU" if hardware.cpus else "",
+        plural(hardware.nodes, "node") if hardware.nodes else "",
     ]
-    versions = record.get("versions") or {}
-    restarts = len(run.events_of("restart"))
-    lost = record.get("lost_seconds")
+    restarts = len(run.restarts())
     rows = {
-        "State": str(record.get("status") or ""),
-        "Began": _moment(record.get("started_at")),
-        "Took": _took(record.get("seconds"), sessions),
-        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "State": record.status or "",
+        "Began": _moment(record.started_at or ""),
+        "Took": _took(record.seconds, len(record.sessions)),
+        "Versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
         "Hardware": ", ".join(part for part in machine if part),
-        "Precision": str(record.get("precision") or ""),
+        "Precision": record.precision or "",
         "Workers": "; ".join(
-            f"{title(name)}: {words}" for name, words in (record.get("reproducible") or {}).items()
+            f"{title(name)}: {words}" for name, words in record.reproducible.items()
         ),
-        "Seeds": ", ".join(map(str, record.get("seeds") or [])),
-        "Settings": f"hash {record['identity']}" if record.get("identity") else "",
-        "Data": _data_words(manifest),
-        "Git commit": str(record.get("git_commit") or ""),
+        "Seeds": ", ".join(map(str, record.seeds)),
+        "Settings": f"hash {record.identity}" if record.identity else "",
+        "Data": _data_words(run.manifest),
+        "Git commit": record.git_commit or "",
         "Restarts": f"{plural(restarts, 'restart') if restarts else 'none'}"
-        + (f", {duration(lost)} lost" if lost else "")
-        + (", continued after an interruption" if record.get("resumed") else "")
-        if record
+        + (", continued after an interruption" if record.resumed else "")
+        if record.name
         else "",
     }
     return [(term, visible(words)) for term, words in rows.items() if words]
 
 
-def _moment(stamp: object) -> str:
+def _moment(text: str) -> str:
     """``2026-11-21T09:12:00+00:00`` → ``2026-11-21 09:12 UTC``; anything else stays as it is."""
-    text = str(stamp or "")
     try:
         return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     except ValueError:
         return text
 
 
-def _took(seconds: float | None, sessions: list[Any]) -> str:
+def _took(seconds: float | None, sessions: int) -> str:
     if seconds is None:
         return ""
-    return duration(seconds) + (f" in {len(sessions)} sessions" if len(sessions) > 1 else "")
+    return duration(seconds) + (f" in {sessions} sessions" if sessions > 1 else "")
 
 
-def _data_words(manifest: Tree) -> str:
-    if not manifest:
-        return ""
-    words = str(manifest.get("source") or "")
-    if manifest.get("fingerprint"):
-        words += f", fingerprint {manifest['fingerprint']}"
-    if manifest.get("seconds"):
-        words += f", prepared in {duration(manifest['seconds'])}"
-    if manifest.get("images_per_second"):
-        words += f" ({significant(manifest['images_per_second'])} images/s)"
+def _data_words(manifest: Manifest) -> str:
+    words = manifest.source or ""
+    if manifest.fingerprint:
+        words += f", fingerprint {manifest.fingerprint}"
+    if manifest.seconds:
+        words += f", prepared in {duration(manifest.seconds)}"
+    if manifest.images_per_second:
+        words += f" ({significant(manifest.images_per_second)} images/s)"
     return words.removeprefix(", ")
 
 
@@ -180,7 +174,7 @@ def money(value: float | None) -> str:
     return decimal(value, 2) if value >= 1 or value == 0 else significant(value, 2)
 
 
-def as_yaml(tree: Tree) -> str:
+def as_yaml(tree: dict[str, Any]) -> str:
     return str(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
 
 

@@ -9,22 +9,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from pydantic import Field
 
 from catdog.errors import UserError
 from catdog.evaluation.metrics import Array
-from catdog.report import recovered, shapes
+from catdog.report import recovered
 from catdog.report.wording import redacted
+from catdog.runs import records
 from catdog.storage import Location
 
 T = TypeVar("T")
-Tree: TypeAlias = dict[str, Any]
+R = TypeVar("R", bound=records.Record)
 
 
 class Predictions(NamedTuple):
@@ -51,7 +53,7 @@ class SeedFiles:
     """A repeat of a model's training with another seed."""
 
     seed: int
-    facts: Tree
+    facts: records.Model
     test: Predictions | None
 
 
@@ -60,13 +62,13 @@ class ModelFiles:
     """What a run wrote about one model; all of it may be missing."""
 
     name: str
-    facts: Tree
-    history: list[Tree]
+    facts: records.Model
+    history: list[records.Epoch]
     val: Predictions | None
     test: Predictions | None
     overlays: dict[str, Overlay]
     seeds: tuple[SeedFiles, ...]
-    exports: dict[str, Tree] = field(default_factory=dict)
+    exports: dict[str, records.Export] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,27 +76,25 @@ class Run:
     """One run directory in memory. Tables are empty where their file is missing."""
 
     root: Location
-    config: Tree
-    record: Tree
-    events: list[Tree]
-    manifest: Tree
+    config: dict[str, Any]
+    record: records.Run
+    events: list[records.Event]
+    manifest: records.Manifest
     rejected: pd.DataFrame
     photos: pd.DataFrame
     models: tuple[ModelFiles, ...]
     thumbnails: dict[str, bytes]
-    sweeps: dict[str, Tree]
+    sweeps: dict[str, records.Sweep]
     problems: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
-        return str(self.record.get("name") or self.root.name)
+        return self.record.name or self.root.name
 
-    def events_of(self, kind: str, model: str | None = None) -> list[Tree]:
-        return [
-            event
-            for event in self.events
-            if event.get("event") == kind and (model is None or event.get("model") == model)
-        ]
+    def restarts(self, model: str | None = None) -> list[records.Event]:
+        """Of the training of ``model``, or of all."""
+        told = (event for event in self.events if event.event == "restart")
+        return [event for event in told if model in (None, event.model)]
 
 
 def load(root: Location) -> Run:
@@ -111,14 +111,15 @@ def load(root: Location) -> Run:
             "give <storage>/<name> as the job printed it"
         )
     reader = _Reader(root)
-    config = _mapping(reader.read("config.yaml", yaml.safe_load, {}))
-    events = redacted(reader.read("events.jsonl", _json_lines, list[Tree]()))
+    tree = reader.read("config.yaml", yaml.safe_load, None)
+    config = tree if isinstance(tree, dict) else {}
+    events = reader.read("events.jsonl", _events, list[records.Event]())
     return Run(
         root=root,
         config=redacted(config),
-        record=redacted(reader.json("run.json", shapes.RECORD) or {}),
+        record=reader.record("run.json", records.Run),
         events=events,
-        manifest=redacted(reader.json("data/manifest.json", shapes.MANIFEST) or {}),
+        manifest=reader.record("data/manifest.json", records.Manifest),
         rejected=reader.table("data/rejected.parquet", {"uri": "", "reason": "unknown"}),
         photos=reader.table("data/photos.parquet", {"uri": ""}),
         models=tuple(_model(reader, name, events) for name in _model_names(root, config)),
@@ -147,12 +148,18 @@ class _Reader:
             self.problems.append(f"{path} could not be read ({type(err).__name__}) and is left out")
             return missing
 
-    def json(self, path: str, shape: shapes.Shape) -> Any:
-        """What a JSON file holds of ``shape``; ``None`` where there is nothing of it."""
-        misfits: list[str] = []
-        found = shapes.fitted(self.read(path, json.loads, None), shape, misfits)
+    def record(self, path: str, kind: type[R]) -> R:
+        """What a JSON file holds of a record; one of defaults where there is nothing of it."""
+        return self._fitted(path, kind, self.read(path, json.loads, None))
+
+    def history(self, path: str) -> list[records.Epoch]:
+        rows = self.read(path, json.loads, None)
+        return self._fitted(path, _History, {"rows": rows}).rows
+
+    def _fitted(self, path: str, kind: type[R], tree: object) -> R:
+        found, misfits = kind.fitted(redacted(tree))
         if misfits:
-            names = ", ".join(dict.fromkeys(misfits))
+            names = ", ".join(misfits)
             self.problems.append(f"{path} holds values of another kind, left out: {names}")
         return found
 
@@ -170,25 +177,26 @@ def _parquet(raw: bytes) -> pd.DataFrame:
     return pq.read_table(pa.BufferReader(raw)).to_pandas()  # type: ignore[no-any-return]
 
 
-def _json_lines(raw: bytes) -> list[Tree]:
-    """Objects of a JSON-lines file; a last line cut off by a kill is passed over."""
-    rows = []
+class _History(records.Record):
+    """``history.json``, which is a list."""
+
+    rows: list[records.Epoch] = Field([])
+
+
+def _events(raw: bytes) -> list[records.Event]:
+    """Of a JSON-lines file; a last line cut off by a kill is passed over."""
+    events = []
     for line in raw.decode("utf-8", "replace").splitlines():
         try:
-            row = json.loads(line)
+            tree = json.loads(line)
         except ValueError:
             continue
-        rows.append(row)
-    # An event of another kind than ours is nothing that a reader needs to hear about.
-    found: list[Tree] = shapes.fitted(rows, shapes.EVENTS, [])
-    return found
+        # An event of another kind than ours is nothing that a reader needs to hear about.
+        events.append(records.Event.fitted(redacted(tree))[0])
+    return events
 
 
-def _mapping(value: Any) -> Tree:
-    return value if isinstance(value, dict) else {}
-
-
-def _model_names(root: Location, config: Tree) -> list[str]:
+def _model_names(root: Location, config: dict[str, Any]) -> list[str]:
     """Models that were asked for, in order; without settings those that left files."""
     asked = config.get("models")
     if not isinstance(asked, list):
@@ -196,21 +204,19 @@ def _model_names(root: Location, config: Tree) -> list[str]:
     return list(dict.fromkeys(str(name) for name in asked))
 
 
-def _model(reader: _Reader, name: str, events: list[Tree]) -> ModelFiles:
+def _model(reader: _Reader, name: str, events: list[records.Event]) -> ModelFiles:
     base = f"models/{name}"
-    facts = reader.json(f"{base}/model.json", shapes.MODEL) or {}
     table = reader.read(f"{base}/predictions.parquet", _parquet, pd.DataFrame())
     overlays = reader.table(f"{base}/artifacts/gradcam.parquet", {"uri": ""})
     return ModelFiles(
         name=name,
-        facts=redacted(facts),
-        history=reader.json(f"{base}/history.json", shapes.HISTORY)
-        or recovered.history(events, name),
+        facts=reader.record(f"{base}/model.json", records.Model),
+        history=reader.history(f"{base}/history.json") or recovered.history(events, name),
         val=_predictions(reader, table, "val", name),
         test=_predictions(reader, table, "test", name),
         overlays=_overlays(overlays),
         seeds=_seeds(reader, name),
-        exports=(reader.json(f"{base}/exports.json", shapes.EXPORTS) or {}).get("formats") or {},
+        exports=reader.record(f"{base}/exports.json", records.Exports).formats,
     )
 
 
@@ -221,7 +227,7 @@ def _seeds(reader: _Reader, name: str) -> tuple[SeedFiles, ...]:
             continue
         base = f"models/{name}/seeds/{folder}"
         table = reader.read(f"{base}/predictions.parquet", _parquet, pd.DataFrame())
-        facts = reader.json(f"{base}/model.json", shapes.MODEL) or {}
+        facts = reader.record(f"{base}/model.json", records.Model)
         label = f"{name}, seed {folder}"
         seeds.append(SeedFiles(int(folder), facts, _predictions(reader, table, "test", label)))
     return tuple(sorted(seeds, key=lambda repeat: repeat.seed))
@@ -265,10 +271,9 @@ def _bytes(value: Any) -> bytes:
     return value if isinstance(value, bytes) else b""
 
 
-def _sweeps(reader: _Reader, events: list[Tree]) -> dict[str, Tree]:
+def _sweeps(reader: _Reader, events: list[records.Event]) -> dict[str, records.Sweep]:
     found = {}
     for folder in (reader.root / "sweeps").folders():
-        sweep = reader.json(f"sweeps/{folder}/trials.json", shapes.SWEEP) or recovered.sweep(events)
-        if sweep:
-            found[folder] = sweep
-    return found
+        sweep = reader.record(f"sweeps/{folder}/trials.json", records.Sweep)
+        found[folder] = sweep if sweep.trials else recovered.sweep(events)
+    return {folder: sweep for folder, sweep in found.items() if sweep.trials}

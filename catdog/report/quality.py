@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from catdog.report.load import Run, Tree
+from catdog.report.load import Run
 from catdog.report.photos import CLASSES, data_uri
 from catdog.report.wording import file_name, visible
 
@@ -51,7 +51,7 @@ class Quality:
     files: int | None
     kept: int | None
     held_back: int | None
-    splits: dict[str, Tree]
+    splits: dict[str, dict[str, int]]
     pictures: tuple[Rejected, ...]
     others: tuple[Rejected, ...]
     rejected: int
@@ -64,7 +64,7 @@ class Quality:
 def inspect(run: Run) -> Quality:
     """Collect the view of ``run``'s data; missing files leave their parts empty."""
     manifest = run.manifest
-    reasons = dict(manifest.get("rejected") or {})
+    reasons = manifest.rejected
     if not reasons and len(run.rejected):
         reasons = dict(Counter(str(reason) for reason in run.rejected["reason"]))
     pictures, others = _rejected(run.rejected)
@@ -73,10 +73,10 @@ def inspect(run: Run) -> Quality:
     named = sum(count for flag, count in flags.items() if "conflict" in flag)
     return Quality(
         reasons=dict(sorted(reasons.items(), key=lambda item: -item[1])),
-        files=manifest.get("files"),
-        kept=manifest.get("kept"),
-        held_back=manifest.get("held_back"),
-        splits=manifest.get("splits") or {},
+        files=manifest.files,
+        kept=manifest.kept,
+        held_back=manifest.held_back,
+        splits=manifest.splits,
         pictures=tuple(pictures[:MOST_PICTURES]),
         others=tuple((pictures[MOST_PICTURES:] + others)[:MOST_ROWS]),
         rejected=sum(reasons.values()),

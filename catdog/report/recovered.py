@@ -6,43 +6,38 @@ numbers as they came.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Iterable, Sequence
 
-Tree = dict[str, Any]
-
-_ROW = ("phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
-_MORE = ("images_per_second", "learning_rate")
+from catdog.runs.records import Epoch, Event, Sweep, Trial
 
 
-def history(events: Sequence[Tree], model: str) -> list[Tree]:
+def history(events: Sequence[Event], model: str) -> list[Epoch]:
     """Rows of ``model`` as in ``history.json``; an epoch that was trained again counts once."""
-    rows: dict[tuple[Any, Any], Tree] = {}
-    for event in events:
-        if event.get("event") in ("probe", "epoch") and event.get("model") == model:
-            rows[event.get("phase"), event.get("epoch")] = _row(event)
-    return list(rows.values())
+    return _rows(e for e in events if e.event in ("probe", "epoch") and e.model == model)
 
 
-def sweep(events: Sequence[Tree]) -> Tree | None:
-    """The trials so far as in ``trials.json``, without a best; ``None`` where there are none."""
-    trials: dict[str, Tree] = {}
-    for event in events:
-        if event.get("event") != "trial":
-            continue
-        name = str(event.get("id"))
-        trial = trials.setdefault(
-            name, {"id": name, "config": event.get("config"), "history": [], "status": "running"}
-        )
-        again = [row for row in trial["history"] if row.get("epoch") == event.get("epoch")]
-        trial["history"] = [row for row in trial["history"] if row not in again] + [_row(event)]
-    for trial in trials.values():
-        reached = [row["val_accuracy"] for row in trial["history"] if "val_accuracy" in row]
-        trial["epochs"] = len(trial["history"])
-        trial["val_accuracy"] = max(reached, default=None)
-        trial["seconds"] = sum(row.get("seconds", 0) for row in trial["history"])
-    return {"trials": list(trials.values())} if trials else None
+def sweep(events: Sequence[Event]) -> Sweep:
+    """The trials so far as in ``trials.json``, without a best."""
+    told = [event for event in events if event.event == "trial"]
+    return Sweep(
+        trials=[_trial([e for e in told if e.id == key]) for key in {e.id: 0 for e in told}]
+    )
 
 
-def _row(event: Tree) -> Tree:
-    return {key: event[key] for key in (*_ROW, *_MORE) if event.get(key) is not None}
+def _trial(events: Sequence[Event]) -> Trial:
+    rows = _rows(events)
+    reached = [row.val_accuracy for row in rows if math.isfinite(row.val_accuracy)]
+    return Trial(
+        id=events[0].id,
+        config=events[0].config,
+        val_accuracy=max(reached, default=None),
+        epochs=len(rows),
+        seconds=sum(row.seconds for row in rows),
+        status="running",
+        history=rows,
+    )
+
+
+def _rows(events: Iterable[Event]) -> list[Epoch]:
+    return list({(event.phase, event.epoch): event.row for event in events}.values())

@@ -10,7 +10,7 @@ from catdog.evaluation import intervals, metrics
 from catdog.evaluation.intervals import Interval, Spread
 from catdog.evaluation.metrics import Array, Comparison, Evaluation, Temperature
 from catdog.report.alignment import aligned, averaged
-from catdog.report.load import ModelFiles, Predictions, Run, Tree
+from catdog.report.load import ModelFiles, Predictions, Run
 from catdog.report.wording import visible
 
 
@@ -177,7 +177,7 @@ def _model(run: Run, files: ModelFiles, key: str, price: float | None) -> ModelR
         run=run,
         files=files,
         weights=_weights(run, files),
-        parameters=files.facts.get("parameters"),
+        parameters=files.facts.parameters,
         training=_training(run, files, price),
         test=_evaluate(files.test),
         val=_evaluate(files.val),
@@ -188,8 +188,8 @@ def _model(run: Run, files: ModelFiles, key: str, price: float | None) -> ModelR
 
 def _weights(run: Run, files: ModelFiles) -> str | None:
     """As trained; for a model that is not yet, as asked for."""
-    if files.facts.get("weights") is not None:
-        return str(files.facts["weights"])
+    if files.facts.weights is not None:
+        return files.facts.weights
     if files.name == "base_cnn":
         return "none"
     asked = (run.config.get("weights") or {}).get(files.name) or {}
@@ -197,21 +197,19 @@ def _weights(run: Run, files: ModelFiles) -> str | None:
 
 
 def _training(run: Run, files: ModelFiles, price: float | None) -> Training | None:
-    facts: Tree = files.facts.get("train") or {}
-    if not facts and not files.history:
+    facts = files.facts.train
+    if not facts.model_fields_set and not files.history:
         return None
-    seconds = facts.get("seconds")
+    seconds = facts.seconds
     if seconds is None:
-        spent = [row.get("seconds") for row in files.history]
-        seconds = sum(s for s in spent if s is not None) if any(spent) else None
-    # A checkpoint knows of those that went on from one; only events tell of the others.
-    told = len(run.events_of("restart", files.name))
+        seconds = sum(row.seconds for row in files.history) or None
     return Training(
-        epochs=facts.get("epochs", len(files.history)),
+        epochs=len(files.history) if facts.epochs is None else facts.epochs,
         seconds=seconds,
-        images_per_second=facts.get("images_per_second"),
-        workers=facts.get("workers"),
-        restarts=max(facts.get("restarts", 0), told),
+        images_per_second=facts.images_per_second,
+        workers=facts.workers,
+        # A checkpoint knows of those that went on from one; only events tell of the others.
+        restarts=max(facts.restarts, len(run.restarts(files.name))),
         cost=None if price is None or seconds is None else price * seconds / 3600,
     )
 
@@ -238,7 +236,7 @@ def seed_accuracies(files: ModelFiles) -> dict[int, float]:
     """Test accuracy by seed: the model's own training and its repeats."""
     found = {repeat.seed: repeat.test for repeat in files.seeds}
     if files.test is not None:
-        found[int(files.facts.get("seed") or 0)] = files.test
+        found[files.facts.seed or 0] = files.test
     return {
         seed: float(metrics.correct(test.labels, test.logits).mean())
         for seed, test in sorted(found.items())

@@ -5,20 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from markupsafe import Markup
 
 from catdog.evaluation.intervals import holm, rank_correlation
 from catdog.report.facts import code, setting, sweep_words
-from catdog.report.load import Run, Tree
+from catdog.report.load import Run
 from catdog.report.svg import Plot, marker_swatch, percent_tick, series, series_marker, ticks
-from catdog.report.wording import as_number, percent, plural, visible
+from catdog.report.wording import percent, plural, visible
+from catdog.runs.records import Setting, Trial
 
 #: Fewer trials have no rank correlation worth a word.
 FEWEST_TRIALS = 5
 #: So many values that are tried again and again are written one beside the other.
 MOST_NAMES = 5
+
+
+class _Tried(NamedTuple):
+    """A setting's value in a trial, and what the trial came to."""
+
+    value: Setting
+    accuracy: float
+    trial: Trial
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,7 @@ class SweepView:
 
     run: Run
     model: str
-    trials: list[Tree]
+    trials: list[Trial]
     best: str | None
     keys: list[str]
     by_setting: list[SettingView]
@@ -54,53 +63,48 @@ class SweepView:
 def sweep_view(run: Run, name: str, price: float | None) -> SweepView:
     """The sweep over ``name``; ``price`` an hour, where it was given."""
     sweep = run.sweeps[name]
-    facts = ("id", "config", "val_accuracy", "epochs", "seconds", "status", "error", "history")
-    trials = [{fact: trial.get(fact) for fact in facts} for trial in sweep.get("trials") or []]
-    best = (sweep.get("best") or {}).get("id")
+    best = sweep.best.id if sweep.best else None
 
-    def place(trial: Tree) -> tuple[bool, bool, float]:
-        return trial["status"] == "failed", trial["id"] != best, -(trial["val_accuracy"] or -1.0)
+    def place(trial: Trial) -> tuple[bool, bool, float]:
+        return trial.has_failed, trial.id != best, -(trial.val_accuracy or -1.0)
 
-    trials.sort(key=place)
+    trials = sorted(sweep.trials, key=place)
     kinds = _block_kinds(trials)
     return SweepView(
         run=run,
         model=name,
         trials=trials,
         best=best,
-        keys=list(dict.fromkeys(key for trial in trials for key in (trial["config"] or {}))),
+        keys=list(dict.fromkeys(key for trial in trials for key in trial.config)),
         by_setting=by_setting(trials, best),
         by_epoch=trial_curves(trials, best),
         markers=[
             (marker_swatch(index), f"{kind} {'block' if kind == '1' else 'blocks'} unfrozen")
             for index, kind in enumerate(kinds)
         ],
-        any_stopped=any(trial["status"] == "stopped" for trial in trials),
+        any_stopped=any(trial.status == "stopped" for trial in trials),
         failures=[
-            (visible(str(trial["id"])), visible(str(trial["error"])))
-            for trial in trials
-            if trial["error"] is not None
+            (visible(trial.id), visible(trial.error)) for trial in trials if trial.error is not None
         ],
-        words=sweep_words(run, sweep, trials, price),
+        words=sweep_words(run, sweep, price),
     )
 
 
-def by_setting(trials: Sequence[Tree], best: str | None) -> list[SettingView]:
+def by_setting(trials: Sequence[Trial], best: str | None) -> list[SettingView]:
     """A chart for each setting of which two values or more came to a result."""
-    shown = [
-        trial
-        for trial in trials
-        if isinstance(trial.get("val_accuracy"), (int, float)) and trial.get("status") != "failed"
-    ]
-    keys = dict.fromkeys(key for trial in shown for key in trial.get("config") or {})
-    varied = {}
-    for key in keys:
-        points = [(trial["config"][key], trial) for trial in shown if key in trial["config"]]
-        if len({_rank(value) for value, _ in points}) > 1:
-            varied[key] = points
+    tried: dict[str, list[_Tried]] = {}
+    for trial in trials:
+        if trial.val_accuracy is not None and not trial.has_failed:
+            for key, value in trial.config.items():
+                tried.setdefault(key, []).append(_Tried(value, trial.val_accuracy, trial))
+    varied = {
+        key: points
+        for key, points in tried.items()
+        if len({_rank(point.value) for point in points}) > 1
+    }
     found = {
         key: rank_correlation(
-            [_rank(value) for value, _ in points], [trial["val_accuracy"] for _, trial in points]
+            [_rank(point.value) for point in points], [point.accuracy for point in points]
         )
         for key, points in varied.items()
         if len(points) >= FEWEST_TRIALS
@@ -127,36 +131,32 @@ def _association(rho: float, p: float, trials: int, settings: int) -> str:
     return words + (": chance alone does as much." if p > 0.05 else ".")
 
 
-def _rank(value: Any) -> float:
+def _rank(value: Setting) -> float:
     """Of a setting's value: numbers as they are, ``all`` (blocks) above every number."""
     return float(value) if isinstance(value, (int, float)) else math.inf
 
 
-def _chart(
-    key: str, points: Sequence[tuple[Any, Tree]], kinds: Sequence[str], best: str | None
-) -> Markup:
+def _chart(key: str, points: Sequence[_Tried], kinds: Sequence[str], best: str | None) -> Markup:
     """Validation accuracy over a setting; the ring is the best trial."""
-    accuracies = [float(trial["val_accuracy"]) for _, trial in points]
+    accuracies = [point.accuracy for point in points]
     room = 0.15 * (max(accuracies) - min(accuracies)) or 0.01
     y_range = min(accuracies) - room, min(1.0, max(accuracies) + room)
-    plot, places = _axis(key, [value for value, _ in points], y_range)
+    plot, places = _axis(key, [point.value for point in points], y_range)
     plot.y_axis("validation accuracy, %", ticks(*y_range, 4), percent_tick)
-    for value, trial in points:
-        blocks = str((trial.get("config") or {}).get("unfrozen_blocks", ""))
-        index = kinds.index(blocks)
-        at, accuracy = places[_rank(value)], float(trial["val_accuracy"])
-        epochs = plural(int(trial.get("epochs") or 0), "epoch")
-        hint = f"trial {trial.get('id')}: {percent(accuracy)} at {setting(value)}, {epochs}"
+    for value, accuracy, trial in points:
+        index = kinds.index(_blocks(trial))
+        at, epochs = places[_rank(value)], plural(trial.epochs, "epoch")
+        hint = f"trial {trial.id}: {percent(accuracy)} at {setting(value)}, {epochs}"
         plot.mark(at, accuracy, series_marker(index), series(index), hint)
-        if trial.get("id") == best:
+        if trial.id == best:
             plot.mark(at, accuracy, "circle", "ring", radius=8)
-    told = max(points, key=lambda point: point[1]["val_accuracy"])
-    words = f"best {percent(told[1]['val_accuracy'])} at {setting(told[0])}"
+    told = max(points, key=lambda point: point.accuracy)
+    words = f"best {percent(told.accuracy)} at {setting(told.value)}"
     return plot.svg(f"Trials by {code(key)}: {plural(len(points), 'trial')}, {words}.")
 
 
 def _axis(
-    key: str, tried: Sequence[Any], y_range: tuple[float, float]
+    key: str, tried: Sequence[Setting], y_range: tuple[float, float]
 ) -> tuple[Plot, dict[float, float]]:
     """A plot with its x axis, and the place of each value: by name, by logarithm, or as it is."""
     names = {_rank(value): setting(value) for value in tried}
@@ -177,14 +177,10 @@ def _axis(
     return plot, dict(zip(values, values, strict=True))
 
 
-def trial_curves(trials: Sequence[Tree], best: str | None) -> Markup | None:
+def trial_curves(trials: Sequence[Trial], best: str | None) -> Markup | None:
     """Validation accuracy of each trial epoch by epoch: what was stopped, and why."""
-    curves = {}
-    for trial in trials:
-        rows = [row for row in trial.get("history") or [] if isinstance(row, dict)]
-        values = [as_number(row.get("val_accuracy")) for row in rows]
-        if any(map(math.isfinite, values)):
-            curves[str(trial.get("id"))] = values
+    curves = {trial.id: [row.val_accuracy for row in trial.history] for trial in trials}
+    curves = {key: values for key, values in curves.items() if any(map(math.isfinite, values))}
     longest = max(map(len, curves.values()), default=0)
     if len(curves) < 2 or longest < 2:
         return None
@@ -204,9 +200,13 @@ def trial_curves(trials: Sequence[Tree], best: str | None) -> Markup | None:
     return plot.svg(f"Validation accuracy of {plural(len(curves), 'trial')} epoch by epoch.")
 
 
-def _block_kinds(trials: Sequence[Tree]) -> list[str]:
+def _blocks(trial: Trial) -> str:
+    return str(trial.config.get("unfrozen_blocks", ""))
+
+
+def _block_kinds(trials: Sequence[Trial]) -> list[str]:
     """The numbers of unfrozen blocks that were tried, one marker each."""
-    return sorted({str((trial.get("config") or {}).get("unfrozen_blocks", "")) for trial in trials})
+    return sorted({_blocks(trial) for trial in trials})
 
 
 def _rate_tick(value: float) -> str:

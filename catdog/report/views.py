@@ -10,7 +10,7 @@ from markupsafe import Markup
 from catdog.report import charts
 from catdog.report.conclusion import Conclusion, name_of
 from catdog.report.facts import origin_words, repeat_rows, weights_words
-from catdog.report.load import Run, Tree
+from catdog.report.load import Run
 from catdog.report.photos import confident_mistakes, missed_by_all, most_uncertain
 from catdog.report.quality import inspect
 from catdog.report.results import ModelResult, Report
@@ -43,7 +43,7 @@ def context(report: Report, verdict: Conclusion) -> dict[str, Any]:
         "any_seeds": any(model.seeds for model in report.models),
         "any_seed_pairs": any(pair.over_seeds for pair in report.pairs),
         "training": training,
-        "any_restarts": any(run.events_of("restart") for run in report.runs),
+        "any_restarts": any(run.restarts() for run in report.runs),
         "exports": [(m, name, e) for m in ordered for name, e in m.files.exports.items()],
         "roc": _roc(ready, styles),
         "reliability": [(model, charts.reliability(model)) for model in ready],
@@ -65,8 +65,8 @@ def context(report: Report, verdict: Conclusion) -> dict[str, Any]:
 
 def _run_line(report: Report) -> str:
     run = report.first
-    when = str(run.record.get("finished_at") or run.record.get("started_at") or "")[:10]
-    photos = run.manifest.get("kept")
+    when = (run.record.finished_at or run.record.started_at or "")[:10]
+    photos = run.manifest.kept
     parts = [
         "Runs " + listed([report.label(each) for each in report.runs])
         if len(report.runs) > 1
@@ -143,23 +143,17 @@ def _training(
     models: list[ModelResult], styles: Mapping[str, int]
 ) -> list[tuple[ModelResult, Markup, Markup, str]]:
     models = [model for model in models if model.files.history]
-    ranges = {
-        what: charts.training_range(models, (what, f"val_{what}")) for what in ("accuracy", "loss")
-    }
+    ranges = {what: charts.training_range(models, what) for what in ("accuracy", "loss")}
     return [
         (
             model,
-            charts.training_curve(model, "accuracy", ranges["accuracy"], _restarts(model), index),
-            charts.training_curve(model, "loss", ranges["loss"], _restarts(model), index),
+            charts.training_curve(model, "accuracy", ranges["accuracy"], index),
+            charts.training_curve(model, "loss", ranges["loss"], index),
             _training_words(model),
         )
         for model in models
         for index in [styles[model.key]]
     ]
-
-
-def _restarts(model: ModelResult) -> list[Tree]:
-    return model.run.events_of("restart", model.name)
 
 
 def _training_words(model: ModelResult) -> str:
@@ -168,14 +162,13 @@ def _training_words(model: ModelResult) -> str:
     if len(phases) > 1:
         spans = [f"{name} {plural(last - first + 1, 'epoch')}" for name, first, last in phases]
         words.append(f"{listed(spans).capitalize()}.")
-    best = model.files.facts.get("best") or {}
-    if best.get("epoch") is not None:
-        phase = charts.PHASE_NAMES.get(str(best.get("phase")), str(best.get("phase")))
-        words.append(f"Best: epoch {best['epoch']} ({phase}).")
-    for event in _restarts(model):
-        cause = f": {visible(str(event['cause']))}" if event.get("cause") else ""
-        where = f"after epoch {event.get('epoch')}" if event.get("epoch") else "from the beginning"
-        words.append(f"Restart {where}{cause}.")
+    best = model.files.facts.best
+    if best.epoch is not None:
+        phase = charts.PHASE_NAMES.get(best.phase, visible(best.phase))
+        words.append(f"Best: epoch {best.epoch} ({phase}).")
+    for event in model.run.restarts(model.name):
+        where = f"after epoch {event.epoch}" if event.epoch else "from the beginning"
+        words.append(f"Restart {where}.")
     return " ".join(words)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
 from typing import Any
 
 from catdog.config.architectures import MODELS
 from catdog.redact import USER_INFO
+from catdog.runs.records import Model
 
 MODEL_TITLES: dict[str, str] = {name: info.title for name, info in MODELS.items()} | {
     "average": "Average of the models"
@@ -32,12 +32,12 @@ def title(model: str) -> str:
     return f"{text}, with mirror image" if extra == "tta" else text
 
 
-def workers_words(facts: Mapping[str, Any]) -> str:
+def workers_words(facts: Model) -> str:
     """Whether a training's bits depend on the number of workers; empty where that is not known."""
-    if facts.get("reproducible") is False:
-        reason = facts.get("varies")
-        return "depends on the number of workers" + (f": {reason}" if reason else "")
-    return "the same bits on any number of workers" if facts.get("reproducible") else ""
+    if facts.reproducible is False:
+        reason = f": {facts.varies}" if facts.varies else ""
+        return f"depends on the number of workers{reason}"
+    return "the same bits on any number of workers" if facts.reproducible else ""
 
 
 def redacted(value: Any) -> Any:
@@ -101,11 +101,6 @@ def code_block(text: str) -> Raw:
 def markdown_value(value: object) -> object:
     """What a template's expression puts into a Markdown page."""
     return value if isinstance(value, Raw) else markdown(str(value))
-
-
-def as_number(value: Any) -> float:
-    """What a file has for a number; NaN where it has none."""
-    return float(value) if isinstance(value, (int, float)) else math.nan
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:

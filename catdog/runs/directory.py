@@ -17,20 +17,11 @@ last.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import signal
-import threading
-import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
+from dataclasses import dataclass
 
 from catdog.config import Config, ModelName
-from catdog.errors import RunFailed, UserError
+from catdog.errors import UserError
+from catdog.runs.records import Run
 from catdog.storage import Location
 
 @dataclass(frozen=True)
@@ -70,35 +61,33 @@ class RunDirectory:
     def sweep(self, name: str) -> Location:
         return self.root / "sweeps" / name
 
-    def read(self) -> dict[str, Any]:
-        """``run.json``, empty for a run that has not begun."""
+    def read(self) -> Run:
+        """``run.json``, without a name for a run that has not begun."""
         try:
-            record: dict[str, Any] = (self.root / "run.json").read_json()
+            return Run.fitted((self.root / "run.json").read_json())[0]
         except FileNotFoundError:
-            return {}
-        return record
+            return Run()
 
-    def update(self, **changes: Any) -> dict[str, Any]:
+    def update(self, **changes: object) -> Run:
         """Set keys of ``run.json`` and return the whole of it."""
-        record = self.read() | changes
-        (self.root / "run.json").write_json(record)
+        record = Run.model_validate(self.read().as_json() | changes)
+        (self.root / "run.json").write_json(record.as_json())
         return record
 
-    def claim(self, config: Config) -> dict[str, Any]:
+    def claim(self, config: Config) -> Run:
         """Make this directory the run of ``config``, or find it to be that already.
 
         Raises:
             UserError: the directory holds a run with other settings.
         """
         record = self.read()
-        if record and record["identity"] != config.identity:
+        if record.name and record.identity != config.identity:
             raise UserError(
                 f"{self.root} holds a run with other settings (its config.yaml shows them); "
                 "give another --name, or the settings of that run"
             )
-        if not record:
-            record = {"name": config.run_name, "identity": config.identity, "status": "new"}
-            (self.root / "run.json").write_json(record)
+        if not record.name:
+            record = self.update(name=config.run_name, identity=config.identity, status="new")
         (self.root / "config.yaml").write_text(config.to_yaml())
         return record
 
@@ -109,12 +98,11 @@ class RunDirectory:
             UserError: the directory holds a run with other settings.
         """
         record = self.read()
-        if not record or record["status"] != "finished":
+        if record.status != "finished":
             return False
-        if record["identity"] != config.identity:
+        if record.identity != config.identity:
             self.claim(config)
-        had = record["asked"]
-        enough = all(had.get(key, 0) >= count for key, count in asked(config).items())
+        enough = all(record.asked.get(key, 0) >= n for key, n in asked(config).items())
         return enough and (self.root / "report.html").exists()
 
 

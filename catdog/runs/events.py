@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from catdog.runs.directory import RunDirectory
+from catdog.runs.records import Event
 from catdog.storage import Location
 
 
@@ -26,7 +26,7 @@ class Events:
     target: Location
     lines: list[str] = field(default_factory=list)
     #: Called with each event once it is written.
-    heard: Callable[[dict[str, Any]], None] | None = None
+    heard: Callable[[Event], None] | None = None
 
     @classmethod
     def open(cls, run: RunDirectory) -> Events:
@@ -36,9 +36,13 @@ class Events:
         except FileNotFoundError:
             return cls(target)
 
-    def add(self, kind: str, **facts: Any) -> None:
-        event = {"time": now(), "event": kind, **facts}
-        self.lines.append(json.dumps(event, ensure_ascii=False))
+    def recorded(self) -> list[Event]:
+        """All events so far."""
+        return [Event.fitted(json.loads(line))[0] for line in self.lines]
+
+    def add(self, kind: str, **facts: object) -> None:
+        event = Event.model_validate({"time": now(), "event": kind, **facts})
+        self.lines.append(json.dumps(event.as_json(), ensure_ascii=False))
         self.target.write_text("\n".join(self.lines) + "\n")
         if self.heard is not None:
             self.heard(event)

@@ -10,16 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from catdog.console import plural
-
-OnMessage = Callable[[dict[str, Any]], None]
-
-#: The kind of a message that nobody but the listener hears.
-FLUSH = "flush"
+from catdog.runs.messages import Flush, Message, OnMessage
+from catdog.runs.records import Epoch
 
 
 def on_this_node() -> Any:
@@ -54,7 +50,7 @@ class Listener(threading.Thread):
                 return
             if message is None:
                 return
-            if message["kind"] == FLUSH:
+            if isinstance(message, Flush):
                 self._flushed.release()
                 continue
             # A line of the log that the disk did not take; workers keep the epochs.
@@ -65,7 +61,7 @@ class Listener(threading.Thread):
         """Waits until what was told until now is handed over."""
         import ray
 
-        ray.get(self.board.tell.remote({"kind": FLUSH}))
+        ray.get(self.board.tell.remote(Flush()))
         self._flushed.acquire(timeout=30)
 
     def finish(self) -> None:
@@ -96,7 +92,7 @@ class _Entry:
     failure: str | None = None
     #: How often its group was lost.
     losses: int = 0
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Epoch] = field(default_factory=list)
     #: The last epoch after which its trial wants to go on.
     wanted: int = 0
     stopped: bool = False
@@ -114,7 +110,7 @@ class Board:
         self.controlling: dict[int, Any] = {}
         self.resting = False
         self.over = False
-        self.messages: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self.messages: asyncio.Queue[Message | None] = asyncio.Queue()
         self.changed = asyncio.Condition()
 
     # --- for who has tasks: the driver and trials
@@ -137,7 +133,7 @@ class Board:
             await self.changed.wait_for(lambda: entry.ended)
         return [entry.results[rank] for rank in sorted(entry.results)], entry.failure
 
-    async def next_row(self, ticket: int, index: int) -> dict[str, Any] | None:
+    async def next_row(self, ticket: int, index: int) -> Epoch | None:
         """The ``index``-th epoch of a followed task; ``None`` once there will be no more."""
         entry = self.entries[ticket]
         async with self.changed:
@@ -232,7 +228,7 @@ class Board:
         """Those of the groups that run or start."""
         return [self.controlling[group] for group in self.up if group in self.controlling]
 
-    async def next_message(self) -> dict[str, Any] | None:
+    async def next_message(self) -> Message | None:
         return await self.messages.get()
 
     # --- for the ranks of a group
@@ -279,7 +275,7 @@ class Board:
             self.entries[ticket].ended = True
             self.changed.notify_all()
 
-    async def decision(self, ticket: int, epoch: int, row: dict[str, Any] | None) -> bool:
+    async def decision(self, ticket: int, epoch: int, row: Epoch | None) -> bool:
         """Whether a followed task goes on after ``epoch``; waits for its trial.
 
         ``row`` is what the trial hears, from rank 0. An epoch that is done again after a crash is
@@ -287,11 +283,11 @@ class Board:
         """
         entry = self.entries[ticket]
         async with self.changed:
-            if row is not None and (not entry.rows or entry.rows[-1]["epoch"] < epoch):
+            if row is not None and (not entry.rows or entry.rows[-1].epoch < epoch):
                 entry.rows.append(row)
                 self.changed.notify_all()
             await self.changed.wait_for(lambda: entry.stopped or entry.wanted >= epoch)
         return not entry.stopped
 
-    async def tell(self, message: dict[str, Any] | None) -> None:
+    async def tell(self, message: Message | None) -> None:
         await self.messages.put(message)

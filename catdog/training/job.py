@@ -16,6 +16,7 @@ from catdog.config import (
 from catdog.errors import UserError
 from catdog.models.registry import Architecture
 from catdog.runs import TrainingId
+from catdog.runs.records import Training
 from catdog.storage import Location
 
 Phase = Literal["scratch", "probe", "finetune"]
@@ -119,19 +120,18 @@ def is_done(job: TrainingJob) -> bool:
     Raises:
         UserError: its folder holds a training with other settings.
     """
-    facts = read_done(job)
-    if facts is None:
+    done = read_done(job)
+    if done is None:
         return False
-    if facts["identity"] != job.identity:
+    if done.identity != job.identity:
         raise UserError(
             f"{job.output} holds {job.name} trained with other settings; give another --name"
         )
-    return bool(facts["epochs_asked"] >= job.settings.epochs)
+    return done.epochs_asked >= job.settings.epochs
 
 
-def read_done(job: TrainingJob) -> dict[str, Any] | None:
+def read_done(job: TrainingJob) -> Training | None:
     try:
-        facts: dict[str, Any] = job.done.read_json()
+        return Training.fitted(job.done.read_json())[0]
     except FileNotFoundError:
         return None
-    return facts

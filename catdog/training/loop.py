@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any
 
 import keras
 
 from catdog.models import registry
 from catdog.models.saving import save_keras
+from catdog.runs.messages import EpochEnded
+from catdog.runs.records import Epoch, Training, TrainingFacts
 from catdog.storage import Location
 from catdog.storage.retrying import retried
 from catdog.training.building import load_start
@@ -23,11 +24,11 @@ from catdog.training.step import Sums, averaged_weights
 from catdog.training.tensorboard import write_events
 
 
-def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any] | None:
+def train_model(job: TrainingJob, rank: Rank) -> Training | None:
     """Train ``job`` to its end, from its last checkpoint where there is one.
 
     Returns:
-        The facts that ``model.json`` is made from; ``None`` where the trial was stopped.
+        What ``model.json`` is made from; ``None`` where the trial was stopped.
 
     Raises:
         TrainingDiverged: the loss is NaN or infinite.
@@ -60,12 +61,12 @@ def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any] | None:
             row = _row(trainer, epoch, trained, validated, train_s)
             best = progress.is_best(row)
             if best and rank.is_chief:
-                folder.save_best(epoch, trainer.network_arrays(), {"row": row})
+                folder.save_best(epoch, trainer.network_arrays(), {"row": row.as_json()})
         bests = {progress.best_epoch, epoch if best else progress.best_epoch}
         progress.epoch = epoch
         progress.best_epoch = epoch if best else progress.best_epoch
-        row["seconds"] = time.monotonic() - started
-        progress.seconds += row["seconds"]
+        row.seconds = time.monotonic() - started
+        progress.seconds += row.seconds
         progress.history.append(row)
         if rank.is_chief:
             # Before the checkpoint: what is lost between the two is trained, and written, again.
@@ -73,50 +74,45 @@ def train_model(job: TrainingJob, rank: Rank) -> dict[str, Any] | None:
             folder.save(Position(epoch), trainer.checkpoint(progress, job.identity))
             # Of this checkpoint and of the one before, should this turn out to be damaged.
             folder.keep_best(bests)
-            rank.tell({"kind": "epoch", "model": job.title, "epochs": job.settings.epochs, **row})
-        if not rank.report(row | {"model": job.title}):
+            rank.tell(EpochEnded(job.title, job.settings.epochs, row))
+        if not rank.report(row):
             return None
 
-    facts = trainer.facts(progress)
+    result = trainer.result(progress)
     if rank.is_chief and job.keep_model:
-        facts["file_bytes"] = trainer.write_result(folder, progress.best_epoch)
-    return facts
+        result.file_bytes = trainer.write_result(folder, progress.best_epoch)
+    return result
 
 
-def save_probe(job: TrainingJob, rank: Rank) -> dict[str, Any]:
-    """Write the model of a frozen backbone with the probe's head; facts as of a training."""
+def save_probe(job: TrainingJob, rank: Rank) -> Training:
+    """Write the model of a frozen backbone with the probe's head; the result as of a training."""
     model = registry.build(job.architecture)
     load_start(model, job)
     target = Location.of(job.output) / "model.keras"
     saved = retried(lambda: save_keras(model, target), target, "writing the model", rank.say)
-    return {
-        "name": job.name,
-        "parameters": int(model.count_params()),
-        "precision": keras.config.dtype_policy().compute_dtype,
-        "best": {"epoch": 1},
-        "history": [],
-        "train": {
-            "epochs": 0,
-            "seconds": 0.0,
-            "images_per_second": None,
-            "workers": rank.world_size,
-            "restarts": 0,
-        },
-        "file_bytes": saved,
-    }
+    return Training(
+        name=job.name,
+        parameters=int(model.count_params()),
+        precision=keras.config.dtype_policy().compute_dtype,
+        best=Epoch(epoch=1),
+        history=[],
+        train=TrainingFacts(epochs=0, seconds=0.0, workers=rank.world_size, restarts=0),
+        file_bytes=saved,
+        identity=job.identity,
+        epochs_asked=0,
+    )
 
 
 def _row(
     trainer: ModelTrainer, epoch: int, trained: Sums, validated: Sums, train_s: float
-) -> dict[str, Any]:
-    """An epoch of the history."""
-    return {
-        "phase": trainer.job.phase,
-        "epoch": epoch,
-        "loss": trained.mean_loss,
-        "accuracy": trained.accuracy,
-        "val_loss": validated.mean_loss,
-        "val_accuracy": validated.accuracy,
-        "images_per_second": trained.rows / train_s,
-        "learning_rate": trainer.schedule.at((epoch - 1) * trainer.steps_per_epoch),
-    }
+) -> Epoch:
+    return Epoch(
+        phase=trainer.job.phase,
+        epoch=epoch,
+        loss=trained.mean_loss,
+        accuracy=trained.accuracy,
+        val_loss=validated.mean_loss,
+        val_accuracy=validated.accuracy,
+        images_per_second=trained.rows / train_s,
+        learning_rate=trainer.schedule.at((epoch - 1) * trainer.steps_per_epoch),
+    )

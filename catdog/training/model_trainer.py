@@ -22,6 +22,8 @@ from catdog.data.feed import Batch, batches
 from catdog.data.shards import Rows
 from catdog.models import registry
 from catdog.models.saving import save_keras
+from catdog.runs.messages import FirstStep, Resumed, Step
+from catdog.runs.records import Training, TrainingFacts
 from catdog.storage import Location
 from catdog.storage.retrying import retried
 from catdog.training.building import Knobs, load_start, make_step, weights_of_classes
@@ -182,23 +184,14 @@ class ModelTrainer:
         total.numpy()  # an accelerator is behind; waited for once
         self.has_stepped = True
         if self.rank.is_chief:
-            self.rank.tell({"kind": "stepped", "model": self.job.title})
+            self.rank.tell(FirstStep(self.job.title))
 
-    def _step_message(self, epoch: int, step: int, pace: float, size: int) -> dict[str, Any]:
+    def _step_message(self, epoch: int, step: int, pace: float, size: int) -> Step:
         """How far it is; ``pace`` in steps a second, of ``size`` rows each."""
         epochs = self.job.settings.epochs
         left = (epochs - epoch) * self.steps_per_epoch + self.steps_per_epoch - step
-        return {
-            "kind": "step",
-            "model": self.job.title,
-            "phase": self.job.phase,
-            "epoch": epoch,
-            "epochs": epochs,
-            "step": step,
-            "steps": self.steps_per_epoch,
-            "images_per_second": pace * size,
-            "left_s": left / pace,
-        }
+        about = (self.job.title, epoch, epochs, step, self.steps_per_epoch)
+        return Step(*about, images_per_second=pace * size, left_s=left / pace)
 
     def recalibrate(self, rows: Rows) -> None:
         """Statistics of batch normalisation for the weights as they are; collective."""
@@ -255,23 +248,13 @@ class ModelTrainer:
         for variable, value in zip(self.variables, checkpoint.arrays, strict=True):
             variable.assign(value)
         self._spread_random_states()
-        meta = {key: value for key, value in checkpoint.meta.items() if key != "identity"}
-        progress = Progress.of(meta)
+        progress = Progress.of(checkpoint.meta)
         progress.restarts += 1
         progress.exact = progress.exact and self.unit is not None
         progress.varies = progress.varies or self.varies
         if self.rank.is_chief:
-            self.rank.tell(
-                {
-                    "kind": "resume",
-                    "model": self.job.title,
-                    "epoch": progress.epoch,
-                    "epochs": self.job.settings.epochs,
-                    "step": progress.part.step,
-                    "history": progress.history,
-                    "workers": self.rank.world_size,
-                }
-            )
+            about = (self.job.title, progress.epoch, self.job.settings.epochs, progress.part.step)
+            self.rank.tell(Resumed(*about, self.rank.world_size, progress.history))
         return progress
 
     def _spread_random_states(self) -> None:
@@ -285,27 +268,27 @@ class ModelTrainer:
             word = int(np.random.SeedSequence(seed).generate_state(1)[0])
             state.assign(np.array([word, count], dtype=np.uint32))
 
-    def facts(self, progress: Progress) -> dict[str, Any]:
-        best = progress.history[progress.best_epoch - 1]
-        return {
-            "name": self.job.name,
-            "parameters": int(self.model.count_params()),
-            "precision": keras.config.dtype_policy().compute_dtype,
+    def result(self, progress: Progress) -> Training:
+        paces = [row.images_per_second or math.nan for row in progress.history]
+        return Training(
+            name=self.job.name,
+            parameters=int(self.model.count_params()),
+            precision=keras.config.dtype_policy().compute_dtype,
             # None where it was not asked for, or cannot be.
-            "reproducible": False if progress.varies else (progress.exact or None),
-            "varies": progress.varies,
-            "best": best,
-            "history": progress.history,
-            "train": {
-                "epochs": progress.epoch,
-                "seconds": progress.seconds,
-                "images_per_second": float(
-                    np.median([row["images_per_second"] for row in progress.history])
-                ),
-                "workers": self.rank.world_size,
-                "restarts": progress.restarts,
-            },
-        }
+            reproducible=False if progress.varies else (progress.exact or None),
+            varies=progress.varies,
+            best=progress.history[progress.best_epoch - 1],
+            history=progress.history,
+            train=TrainingFacts(
+                epochs=progress.epoch,
+                seconds=progress.seconds,
+                images_per_second=float(np.nanmedian(paces)),
+                workers=self.rank.world_size,
+                restarts=progress.restarts,
+            ),
+            identity=self.job.identity,
+            epochs_asked=self.job.settings.epochs,
+        )
 
     def write_result(self, folder: CheckpointFolder, best_epoch: int) -> int:
         """The best epoch's model as ``model.keras``; rank 0 alone. Returns its bytes."""

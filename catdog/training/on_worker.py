@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from catdog.cluster.numerics import use_onednn
 from catdog.cluster.workers import Workers
 from catdog.errors import UserError
+from catdog.runs.messages import Message, Started, Trained
+from catdog.runs.records import Epoch
 from catdog.storage.retrying import retried
 from catdog.training.inputs import open_inputs
 from catdog.training.job import TrainingJob, is_done
@@ -56,7 +58,7 @@ def work(config: dict[str, Any]) -> None:
     distribution = strategy(workers, world_size)
     warned = Notices.of_ray_train()
 
-    def tell(message: dict[str, Any]) -> None:
+    def tell(message: Message) -> None:
         ray.get(board.tell.remote(message))  # waited for, so that they stay in order
 
     kept: dict[str, Any] = {}
@@ -82,20 +84,20 @@ def work(config: dict[str, Any]) -> None:
             ray.get(board.finished.remote(taken.ticket, number, world_size, result))
 
 
-def _unheard(message: dict[str, Any]) -> None:
+def _unheard(message: Message) -> None:
     """Epochs of a trial are told by the sweep."""
 
 
-def _goes_on(row: dict[str, Any]) -> bool:
+def _goes_on(row: Epoch) -> bool:
     return True
 
 
-def _report(board: Any, ticket: int, number: int, row: dict[str, Any]) -> bool:
+def _report(board: Any, ticket: int, number: int, row: Epoch) -> bool:
     """An epoch of a trial; whether it goes on, the same on all ranks."""
     import ray
 
     told = row if number == 0 else None
-    return bool(ray.get(board.decision.remote(ticket, row["epoch"], told)))
+    return bool(ray.get(board.decision.remote(ticket, row.epoch, told)))
 
 
 @dataclass(frozen=True)
@@ -126,9 +128,7 @@ class TrainTask:
         if rank.is_chief:
             keras.backend.clear_session()
             keras.config.set_dtype_policy(self.precision)
-            facts = save_probe(self.job, rank)
-            facts |= {"identity": self.job.identity, "epochs_asked": 0}
-            self.job.done.write_json(facts)
+            self.job.done.write_json(save_probe(self.job, rank).as_json())
 
     def _train(self, rank: Rank) -> None:
         import keras
@@ -136,18 +136,15 @@ class TrainTask:
         from catdog.training.loop import train_model
 
         job = self.job
-        about = {"model": job.title, "phase": job.phase}
         if rank.is_chief:
-            start = {**about, "workers": rank.world_size, "nodes": hosts()}
-            rank.tell({"kind": "start", **start})
+            rank.tell(Started(job.title, job.phase, rank.world_size, hosts()))
         keras.config.set_dtype_policy(self.precision)
         _set_graph_optimisation(job)
-        facts = train_model(job, rank)
-        if rank.is_chief and facts is not None:
-            facts |= {"identity": job.identity, "epochs_asked": job.settings.epochs}
-            done = job.done
-            retried(partial(done.write_json, facts), done, f"writing {done.name}", rank.say)
-            rank.tell({"kind": "trained", **about, "facts": facts})
+        result = train_model(job, rank)
+        if rank.is_chief and result is not None:
+            done, tree = job.done, result.as_json()
+            retried(partial(done.write_json, tree), done, f"writing {done.name}", rank.say)
+            rank.tell(Trained(job.title, result))
 
 
 def _prepare_process(workers: Workers, *, xla: bool) -> None:

@@ -16,8 +16,10 @@ from typing import Any, Protocol, Self
 from catdog.cluster.connection import POLL_S
 from catdog.cluster.workers import Workers
 from catdog.errors import RunFailed
+from catdog.runs.messages import Message, OnMessage
+from catdog.runs.records import Training
 from catdog.storage import Location
-from catdog.training.board import Listener, OnMessage, on_this_node
+from catdog.training.board import Listener, on_this_node
 from catdog.training.causes import root_cause, was_lost
 from catdog.training.job import TrainingJob, is_done, read_done
 from catdog.training.on_worker import TrainTask, work
@@ -53,8 +55,7 @@ class WorkerPool:
 
     Attributes:
         folder: for Ray Train's own files.
-        on_message: called in the driver, in one thread, with what rank 0 tells: dicts with a
-            ``kind``, see :class:`catdog.pipeline.event_log.EventLog`.
+        on_message: called in the driver, in one thread, with what rank 0 tells.
         elastic: train with as many workers of ``workers.span`` as the cluster has, nodes that are
             lost and nodes that join included.
         xla: compile with XLA, which is decided when a process starts.
@@ -165,7 +166,7 @@ class WorkerPool:
 
         from catdog.cluster.nodewatch import NodeWatch
 
-        def tell(message: dict[str, Any]) -> None:
+        def tell(message: Message) -> None:
             ray.get(self.board.tell.remote(message))
 
         watch = NodeWatch(self.workers.each, self.workers.min_count, tell)
@@ -214,29 +215,28 @@ class WorkerPool:
 
 def train(
     jobs: Sequence[TrainingJob], workers: Workers, folder: Location, on_message: OnMessage
-) -> list[dict[str, Any]]:
+) -> list[Training]:
     """Train ``jobs`` in a group of their own; see :func:`train_in`."""
     if all(is_done(job) for job in jobs):
-        return facts_of(jobs)
+        return results_of(jobs)
     xla = any(job.xla for job in jobs)
     with WorkerPool(workers, folder, on_message, elastic=True, xla=xla) as pool:
         return train_in(pool, jobs)
 
 
-def train_in(pool: WorkerPool, jobs: Sequence[TrainingJob]) -> list[dict[str, Any]]:
+def train_in(pool: WorkerPool, jobs: Sequence[TrainingJob]) -> list[Training]:
     """Train ``jobs``, in order on each group; what is done already is not done again.
 
     Returns:
-        Facts for each job, in order.
+        What each job came to, in order.
 
     Raises:
         RunFailed: a worker failed more often than allowed, or the loss is not finite.
     """
     precision_of = pool.workers.precision_of
     pool.run([TrainTask(job, precision_of(job.name)) for job in jobs if not is_done(job)])
-    return facts_of(jobs)
+    return results_of(jobs)
 
 
-def facts_of(jobs: Sequence[TrainingJob]) -> list[dict[str, Any]]:
-    facts = [read_done(job) for job in jobs]
-    return [fact for fact in facts if fact is not None]
+def results_of(jobs: Sequence[TrainingJob]) -> list[Training]:
+    return [done for job in jobs if (done := read_done(job)) is not None]

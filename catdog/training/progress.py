@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from catdog.runs.messages import OnMessage, Say
+from catdog.runs.records import Epoch
 from catdog.training.watchdog import Watchdog
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-Tell = Callable[[dict[str, Any]], None]
-
 
 #: Asked after every step, on all ranks alike; answers with a line when this group will lose a node.
 Warned = Callable[[], str | None]
@@ -40,8 +39,8 @@ class Rank:
     rank: int
     world_size: int
     strategy: tf.distribute.Strategy
-    tell: Tell
-    report: Callable[[dict[str, Any]], bool]
+    tell: OnMessage
+    report: Callable[[Epoch], bool]
     watchdog: Watchdog
     warned: Warned = lambda: None
     kept: dict[str, Any] = field(default_factory=dict)
@@ -53,7 +52,7 @@ class Rank:
     def say(self, line: str) -> None:
         """A line for people, once and not from every worker."""
         if self.is_chief:
-            self.tell({"kind": "say", "line": line})
+            self.tell(Say(line))
 
 
 @dataclass(frozen=True)
@@ -81,23 +80,22 @@ class Progress:
     restarts: int = 0
     exact: bool = True
     varies: str | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[Epoch] = field(default_factory=list)
 
     @classmethod
     def of(cls, meta: Mapping[str, Any]) -> Progress:
-        """The inverse of :meth:`as_meta`."""
-        return cls(**{**meta, "part": Part(**meta.get("part", {}))})
+        """The inverse of :meth:`as_meta`, of a checkpoint whose identity was seen to."""
+        history = [Epoch.model_validate(row) for row in meta.get("history", ())]
+        known = {key: value for key, value in meta.items() if key != "identity"}
+        return cls(**known | {"part": Part(**meta.get("part", {})), "history": history})
 
     def as_meta(self) -> dict[str, Any]:
         """As values that JSON can hold, without losing a bit of the sums."""
-        return asdict(self)
+        history = [row.as_json() for row in self.history]
+        return vars(self) | {"part": asdict(self.part), "history": history}
 
-    def is_best(self, row: dict[str, Any]) -> bool:
-        """More validation accuracy, or as much at a lower loss."""
-        if not self.best_epoch:
-            return True
-        best = self.history[self.best_epoch - 1]
-        return (row["val_accuracy"], -row["val_loss"]) > (best["val_accuracy"], -best["val_loss"])
+    def is_best(self, row: Epoch) -> bool:
+        return not self.best_epoch or row.rank > self.history[self.best_epoch - 1].rank
 
     def exhausted(self, patience: int | None) -> bool:
         return patience is not None and self.epoch - self.best_epoch >= patience

@@ -8,21 +8,14 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
+from catdog.runs.records import Epoch
 from catdog.storage import Location
 from catdog.storage.retrying import retried
 
 #: What of an epoch's row is drawn, each under its own name.
-SCALARS = (
-    "loss",
-    "accuracy",
-    "val_loss",
-    "val_accuracy",
-    "learning_rate",
-    "images_per_second",
-)
+SCALARS = set(Epoch.model_fields) - {"phase", "epoch", "seconds"}
 
 
 def event_file(output: Location, epoch: int) -> Location:
@@ -30,15 +23,15 @@ def event_file(output: Location, epoch: int) -> Location:
     return output / "tensorboard" / f"events.out.tfevents.{epoch:010d}.catdog"
 
 
-def write_events(output: Location, row: Mapping[str, Any], say: Callable[[str], None]) -> None:
+def write_events(output: Location, row: Epoch, say: Callable[[str], None]) -> None:
     """Write the events of one epoch; storage that fails for a while is waited for."""
-    target, content = event_file(output, row["epoch"]), encode_events(row)
-    what = f"writing the events of epoch {row['epoch']}"
+    target, content = event_file(output, row.epoch), encode_events(row)
+    what = f"writing the events of epoch {row.epoch}"
     retried(lambda: target.write_bytes(content, retry=False), target, what, say)
 
 
-def encode_events(row: Mapping[str, Any], wall_time: float | None = None) -> bytes:
-    """An event file with the scalars of one row of the history, at step ``row["epoch"]``.
+def encode_events(row: Epoch, wall_time: float | None = None) -> bytes:
+    """An event file with the scalars of one epoch, which is its step.
 
     ``wall_time``: seconds since 1970; now where not given.
     """
@@ -47,12 +40,13 @@ def encode_events(row: Mapping[str, Any], wall_time: float | None = None) -> byt
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     seconds = time.time() if wall_time is None else wall_time
-    values = [Summary.Value(tag=tag, simple_value=row[tag]) for tag in SCALARS if tag in row]
+    scalars = row.model_dump(include=SCALARS, exclude_unset=True)
+    values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
     buffer = io.BytesIO()
     writer = RecordWriter(buffer)
     # The first record of every event file names its format.
     writer.write(Event(wall_time=seconds, file_version="brain.Event:2").SerializeToString())
-    event = Event(wall_time=seconds, step=row["epoch"], summary=Summary(value=values))
+    event = Event(wall_time=seconds, step=row.epoch, summary=Summary(value=values))
     writer.write(event.SerializeToString())
     writer.flush()
     return buffer.getvalue()

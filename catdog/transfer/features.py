@@ -24,6 +24,7 @@ from catdog.data.prepare import PreparedSet
 from catdog.data.shards import Rows, open_rows, write_shard
 from catdog.errors import UserError
 from catdog.models.registry import Architecture
+from catdog.runs.messages import PhotosDone
 from catdog.storage import Location
 from catdog.training.inputs import Chunk, Split, chunks_of, open_dataset, photos_in
 from catdog.training.pool import Runner
@@ -155,8 +156,7 @@ class ExtractTask:
             if rank.is_chief:
                 total = self.done + photos_in(self.chunks)
                 reached = min(total, self.done + round(done * share))
-                what = f"features of {name}"
-                rank.tell({"kind": "progress", "what": what, "done": reached, "total": total})
+                rank.tell(PhotosDone(f"features of {name}", reached, total))
 
 
 def check_room(storage: Location, photos: int, bytes_each: float) -> None:

@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catdog.models.weights import pack
+from catdog.runs.records import Epoch, Probe, ProbeTrial
 from catdog.storage import Location
 from catdog.training.inputs import class_weights
 from catdog.training.pool import Runner
 from catdog.training.progress import Rank
 from catdog.transfer.features import FeatureSet
 from catdog.transfer.search import Search
-from catdog.transfer.trials import OnRecord, TrialStore
+from catdog.transfer.trials import OnTrial, TrialStore
 
 #: Values of scikit-learn's ``C`` (inverse strength of the penalty) that are tried, the strongest
 #: first; validation loss chooses.
@@ -36,31 +37,27 @@ Labelled = tuple[NDArray[np.float32], NDArray[Any]]
 Head = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
-def fit(
-    pool: Runner, features: FeatureSet, output: Location, weighed: bool | None
-) -> dict[str, Any]:
+def fit(pool: Runner, features: FeatureSet, output: Location, weighed: bool | None) -> Probe:
     """Fit the head for ``features`` on a worker, once.
 
     Writes ``probe.npz`` (kernel (features, 1), bias (1,)), ``zero.npz`` (the same shapes, for a
-    head that starts from nothing) and ``probe.json`` below ``output`` and returns the last: ``row``
-    for the history, the row of each ``C`` tried, and seconds.
+    head that starts from nothing) and ``probe.json`` below ``output`` and returns the last.
 
     Args:
         weighed: the setting ``fine_tune.class_weights``.
     """
     target = output / "probe.json"
-    made_from = {"features": features.root.name, "class_weights": weighed}
+    made_from = (features.root.name, weighed)
     if target.exists():
-        known: dict[str, Any] = target.read_json()
-        if "trials" in known and made_from.items() <= known.items():
+        known = Probe.fitted(target.read_json())[0]
+        if known.trials and (known.features, known.class_weights) == made_from:
             return known
-    facts, kernel, bias = pool.run([FitTask(features, weighed)])[0][0]
+    probe, kernel, bias = pool.run([FitTask(features, weighed)])[0][0]
     (output / "probe.npz").write_bytes(pack([kernel[:, None], bias])[0])
     zeros = [np.zeros_like(kernel)[:, None], np.zeros_like(bias)]
     (output / "zero.npz").write_bytes(pack(zeros)[0])
-    facts |= made_from | {"feature_seconds": features.manifest.get("seconds", 0.0)}
-    target.write_json(facts)
-    return dict(facts)
+    target.write_json(probe.as_json())
+    return probe
 
 
 def trial_store(folder: Location) -> TrialStore:
@@ -69,12 +66,12 @@ def trial_store(folder: Location) -> TrialStore:
     return TrialStore(folder, search, len(STRENGTHS), ranked_by="val_loss")
 
 
-def record(facts: dict[str, Any], store: TrialStore, on_record: OnRecord) -> None:
-    """Write what is missing of the records of a sweep of the head; ``facts`` are :func:`fit`'s."""
-    tried = dict(zip(store.ids, facts["trials"], strict=True))
+def record(probe: Probe, store: TrialStore, on_trial: OnTrial) -> None:
+    """Write what is missing of the records of a sweep of the head."""
+    tried = dict(zip(store.ids, probe.trials, strict=True))
     for key in store.missing():
-        point, row = tried[key]["config"], tried[key]["row"]
-        on_record(store.close(key, point, [row], row["seconds"], "finished"))
+        point, row = tried[key].config, tried[key].row
+        on_trial(store.close(key, point, [row], row.seconds, "finished"))
 
 
 @dataclass(frozen=True)
@@ -88,23 +85,29 @@ class FitTask:
     features: FeatureSet
     weighed: bool | None = None
 
-    def run(self, rank: Rank) -> tuple[dict[str, Any], *Head] | None:
+    def run(self, rank: Rank) -> tuple[Probe, *Head] | None:
         if not rank.is_chief:
             return None
-        started = time.monotonic()
+        started = began = time.monotonic()
         train, val = (arrays(self.features, split) for split in ("train", "val"))
         trials, heads = [], []
-        began = time.monotonic()
         for strength, head in zip(STRENGTHS, heads_of(train, STRENGTHS, self.weighed), strict=True):
             row = _row(head, train, val, time.monotonic() - began)
-            trials.append({"config": {"C": strength}, "row": row})
+            trials.append(ProbeTrial(config={"C": strength}, row=row))
             heads.append(head)
             began = time.monotonic()
-        losses = [trial["row"]["val_loss"] for trial in trials]
+        losses = [trial.row.val_loss for trial in trials]
         best = losses.index(min(losses))
         seconds = time.monotonic() - started
-        row = trials[best]["row"] | {"seconds": seconds}
-        return {"row": row, "trials": trials, "seconds": seconds}, *heads[best]
+        probe = Probe(
+            row=trials[best].row.model_copy(update={"seconds": seconds}),
+            trials=trials,
+            seconds=seconds,
+            features=self.features.root.name,
+            feature_seconds=self.features.manifest.get("seconds", 0.0),
+            class_weights=self.weighed,
+        )
+        return probe, *heads[best]
 
 
 def arrays(features: FeatureSet, split: str) -> Labelled:
@@ -133,21 +136,19 @@ def heads_of(train: Labelled, strengths: Sequence[float], weighed: bool | None) 
         yield kernel, np.array([bias], np.float32)
 
 
-def _row(head: Head, train: Labelled, val: Labelled, seconds: float) -> dict[str, Any]:
+def _row(head: Head, train: Labelled, val: Labelled, seconds: float) -> Epoch:
     """As of an epoch of training."""
     loss, accuracy = measured(head, train)
     val_loss, val_accuracy = measured(head, val)
-    return {
-        "phase": "probe",
-        "epoch": 1,
-        "loss": loss,
-        "accuracy": accuracy,
-        "val_loss": val_loss,
-        "val_accuracy": val_accuracy,
-        "seconds": seconds,
-        "images_per_second": None,
-        "learning_rate": None,
-    }
+    return Epoch(
+        phase="probe",
+        epoch=1,
+        loss=loss,
+        accuracy=accuracy,
+        val_loss=val_loss,
+        val_accuracy=val_accuracy,
+        seconds=seconds,
+    )
 
 
 def measured(head: Head, split: Labelled) -> tuple[float, float]:

@@ -17,8 +17,7 @@ import numpy as np
 from catdog.config import FineTuneSettings, ScratchSettings
 from catdog.config.sweep import SearchMethod, SweepSettings
 from catdog.errors import UserError, install_command
-
-Point = dict[str, Any]
+from catdog.runs.records import Point, Setting, Trial
 
 #: TPE needs some points before it can tell good from bad; these are drawn at random.
 RANDOM_FIRST = 5
@@ -34,14 +33,17 @@ class Range:
     def draw(self, generator: np.random.Generator) -> float:
         return _rounded(math.exp(generator.uniform(math.log(self.low), math.log(self.high))))
 
-    def spread(self, count: int) -> list[float]:
+    def holds(self, value: Setting) -> bool:
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+    def spread(self, count: int) -> list[Setting]:
         """``count`` values from end to end; one where both ends are the same."""
         if self.low == self.high:
             return [self.low]
         return [_rounded(value) for value in np.geomspace(self.low, self.high, count)]
 
 
-Space = Mapping[str, "Range | Sequence[Any]"]
+Space = Mapping[str, "Range | Sequence[Setting]"]
 
 
 def space_of(settings: SweepSettings, defaults: Point) -> Space:
@@ -75,14 +77,14 @@ class Search:
         space = space_of(settings, defaults)
         return cls(settings.search, space, defaults, seed, settings.grid_points)
 
-    def point(self, number: int, records: Sequence[Mapping[str, Any]] = ()) -> Point:
-        """The point of trial ``number``, from 0; ``records`` are those of finished trials."""
+    def point(self, number: int, ended: Sequence[Trial] = ()) -> Point:
+        """The point of trial ``number``, from 0; ``ended`` are the finished trials."""
         if self.method == "grid":
             return self._of_grid(number)
         if number == 0:
             return dict(self.defaults)
         if self.method == "tpe" and number >= RANDOM_FIRST:
-            return self._of_tpe(number, records)
+            return self._of_tpe(number, ended)
         generator = np.random.default_rng([self.seed, number])
         return {name: _draw(values, generator) for name, values in self.space.items()}
 
@@ -106,7 +108,7 @@ class Search:
             found = [tuple(point[name] for name in swept) for point in points]
         return [dict(zip(swept, values, strict=True)) for values in dict.fromkeys(found)]
 
-    def _axes(self) -> dict[str, list[Any]]:
+    def _axes(self) -> dict[str, list[Setting]]:
         return {name: _listed(values, self.grid_points) for name, values in self.space.items()}
 
     def _of_grid(self, number: int) -> Point:
@@ -116,33 +118,31 @@ class Search:
         picked = next(itertools.islice(itertools.product(*axes.values()), order[number], None))
         return dict(zip(axes, picked, strict=True))
 
-    def _of_tpe(self, number: int, records: Sequence[Mapping[str, Any]]) -> Point:
+    def _of_tpe(self, number: int, ended: Sequence[Trial]) -> Point:
         optuna = _optuna()
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_FIRST)
         study = optuna.create_study(direction="maximize", sampler=sampler)
         distributions = {name: _distribution(values) for name, values in self.space.items()}
-        for record in records:
-            if record["val_accuracy"] is not None and self._contains(record["config"]):
+        for trial in ended:
+            if trial.val_accuracy is not None and self._contains(trial.config):
                 study.add_trial(
                     optuna.trial.create_trial(
-                        params=self._encoded(record["config"]),
+                        params=self._encoded(trial.config),
                         distributions=distributions,
-                        value=record["val_accuracy"],
+                        value=trial.val_accuracy,
                     )
                 )
         return self._decoded(study.ask(distributions).params)
 
-    def _contains(self, point: Mapping[str, Any]) -> bool:
+    def _contains(self, point: Point) -> bool:
         """Whether Optuna can take ``point``: the run's own settings may lie outside the space."""
         return all(
-            values.low <= point[name] <= values.high
-            if isinstance(values, Range)
-            else point[name] in values
+            values.holds(point[name]) if isinstance(values, Range) else point[name] in values
             for name, values in self.space.items()
         )
 
-    def _encoded(self, point: Mapping[str, Any]) -> dict[str, Any]:
+    def _encoded(self, point: Point) -> Point:
         return {
             name: point[name] if isinstance(values, Range) else list(values).index(point[name])
             for name, values in self.space.items()
@@ -158,23 +158,23 @@ class Search:
 
 
 def with_point(
-    settings: FineTuneSettings | ScratchSettings, point: Mapping[str, Any]
+    settings: FineTuneSettings | ScratchSettings, point: Point
 ) -> FineTuneSettings | ScratchSettings:
     """``settings`` as the point has them; ``augmentation_strength`` scales their augmentation."""
-    changes = dict(point)
+    changes: dict[str, object] = dict(point)
     strength = changes.pop("augmentation_strength", None)
-    if strength is not None and isinstance(settings, FineTuneSettings):
+    if isinstance(strength, int | float) and isinstance(settings, FineTuneSettings):
         changes["augmentation"] = settings.augmentation.scaled(strength)
     return settings.model_copy(update=changes)
 
 
-def _draw(values: Range | Sequence[Any], generator: np.random.Generator) -> Any:
+def _draw(values: Range | Sequence[Setting], generator: np.random.Generator) -> Setting:
     if isinstance(values, Range):
         return values.draw(generator)
     return values[int(generator.integers(len(values)))]
 
 
-def _listed(values: Range | Sequence[Any], count: int) -> list[Any]:
+def _listed(values: Range | Sequence[Setting], count: int) -> list[Setting]:
     return values.spread(count) if isinstance(values, Range) else list(dict.fromkeys(values))
 
 
@@ -183,7 +183,7 @@ def _rounded(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def _distribution(values: Range | Sequence[Any]) -> Any:
+def _distribution(values: Range | Sequence[Setting]) -> Any:
     optuna = _optuna()
     if isinstance(values, Range):
         # Rounded values may lie a little outside, so the ends are rounded the same way.

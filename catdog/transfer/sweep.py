@@ -15,12 +15,13 @@ from typing import Any
 
 from catdog.config.sweep import SweepSettings
 from catdog.errors import RunFailed
+from catdog.runs.records import Epoch, Point, Training
 from catdog.storage import Location
 from catdog.training.checkpoints import CheckpointFolder
 from catdog.training.job import DONE, TrainingJob
 from catdog.training.on_worker import TrainTask
 from catdog.training.pool import WorkerPool
-from catdog.transfer.search import Point
+from catdog.training.progress import Progress
 from catdog.transfer.trials import TrialStore
 
 #: What a trial holds beside its workers. Not a CPU: on two cores that would starve the workers it
@@ -31,6 +32,7 @@ METRIC = "val_accuracy"
 
 #: The training that tries a point, with its files below a folder.
 JobOf = Callable[[Point, Location], TrainingJob]
+OnEpoch = Callable[[str, Point, Epoch], None]
 
 
 def sweep_fine_tuning(
@@ -38,11 +40,11 @@ def sweep_fine_tuning(
     trial_store: TrialStore,
     settings: SweepSettings,
     pool: WorkerPool,
-    on_result: Callable[[dict[str, Any]], None],
+    on_epoch: OnEpoch,
 ) -> None:
     """Run what is missing of the sweep's trials, as many at once as ``pool`` has groups.
 
-    ``on_result`` gets a dict for every epoch of every trial: id, config and the epoch's row.
+    ``on_epoch`` is called with every epoch of every trial: its id, its point and the row.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, at once; Tune's own handler would wait for all trials to save.
@@ -75,7 +77,7 @@ def sweep_fine_tuning(
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=place,
-                callbacks=[_recorder(trial_store, job_of, board, on_result)],
+                callbacks=[_recorder(trial_store, job_of, board, on_epoch)],
                 # For a trial's own process, which may be on the lost node.
                 failure_config=tune.FailureConfig(max_failures=1),
                 verbose=0,
@@ -145,31 +147,30 @@ def _run_trial(task: TrainTask, board: Any) -> None:
     heard = 0
     while (row := ray.get(board.next_row.remote(ticket, heard))) is not None:
         heard += 1
-        tune.report(row)  # returns when Tune wants another epoch
-        ray.get(board.go_on.remote(ticket, row["epoch"]))
+        tune.report(row.as_json())  # returns when Tune wants another epoch
+        ray.get(board.go_on.remote(ticket, row.epoch))
     _, failure = ray.get(board.outcome.remote(ticket))
     if failure is not None:
         raise RunFailed(failure)
 
 
-def _recorder(
-    trial_store: TrialStore, job_of: JobOf, board: Any, on_result: Callable[[dict[str, Any]], None]
-) -> Any:
+def _recorder(trial_store: TrialStore, job_of: JobOf, board: Any, on_epoch: OnEpoch) -> Any:
     """Writes each trial's record at its end and frees the worker group of one that was stopped."""
     import ray
     from ray import tune
 
     class Recorder(tune.Callback):
         def __init__(self) -> None:
-            self.heard: dict[str, list[dict[str, Any]]] = {}
+            self.heard: dict[str, list[Epoch]] = {}
 
         def on_trial_result(
             self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any
         ) -> None:
             key, point = trial.config["trial"], trial.config["point"]
-            row = {name: result.get(name) for name in ROW_KEYS}
+            # Tune adds facts of its own.
+            row = Epoch(**{name: result[name] for name in Epoch.model_fields if name in result})
             self.heard.setdefault(key, []).append(row)
-            on_result({"id": key, "config": point, **row})
+            on_epoch(key, point, row)
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
             self._close(trial, "stopped", None)
@@ -182,7 +183,7 @@ def _recorder(
             seconds = float((trial.last_result or {}).get("time_total_s", 0.0))
             done = trial_store.output(key) / DONE
             if status != "failed" and done.exists():
-                rows, status = done.read_json()["history"], "finished"
+                rows, status = Training.fitted(done.read_json())[0].history, "finished"
             else:
                 rows = self._rows(key, point)
             trial_store.close(key, point, rows, seconds, status, error)
@@ -190,13 +191,13 @@ def _recorder(
             (trial_store.output(key) / "checkpoints").delete_tree()
             ray.get(board.stop.remote(trial_store.output(key).uri))
 
-        def _rows(self, key: str, point: Point) -> list[dict[str, Any]]:
+        def _rows(self, key: str, point: Point) -> list[Epoch]:
             """Each epoch once: those of earlier sessions, and a lost report's, as kept."""
             output = trial_store.output(key)
             identity = job_of(point, output).identity
             kept = CheckpointFolder(output / "checkpoints", identity, lambda _: None).latest()
-            rows = [*(kept.meta["history"] if kept else ()), *self.heard.get(key, ())]
-            by_epoch = {row["epoch"]: row for row in rows}
+            rows = [*(Progress.of(kept.meta).history if kept else ()), *self.heard.get(key, ())]
+            by_epoch = {row.epoch: row for row in rows}
             return [by_epoch[epoch] for epoch in sorted(by_epoch)]
 
     return Recorder()
@@ -211,9 +212,3 @@ def _cause(trial: Any) -> str:
     if not lines:
         return "its process ended: killed, or out of memory"
     return lines[-1].partition("RunFailed: ")[2] or lines[-1]
-
-
-ROW_KEYS = (
-    "phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy",
-    "seconds", "images_per_second", "learning_rate",
-)  # fmt: skip

@@ -11,16 +11,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from catdog.errors import RunFailed
+from catdog.runs.records import BestTrial, Epoch, Point, Sweep, Trial
 from catdog.storage import Location
-from catdog.transfer.search import Point, Search
+from catdog.transfer.search import Search
 
-Record = dict[str, Any]
-OnRecord = Callable[[Record], None]
+OnTrial = Callable[[Trial], None]
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,10 @@ class TrialStore:
     def missing(self) -> list[str]:
         return [key for key in self.ids if not self._file(key).exists()]
 
-    def records(self) -> list[Record]:
-        """Of the trials that have ended, in the order of their numbers."""
-        return [self._file(key).read_json() for key in self.ids if self._file(key).exists()]
+    def records(self) -> list[Trial]:
+        """The trials that have ended, in the order of their numbers."""
+        files = [self._file(key) for key in self.ids]
+        return [Trial.fitted(file.read_json())[0] for file in files if file.exists()]
 
     def output(self, key: str) -> Location:
         return self.folder / "trials" / key
@@ -60,31 +61,31 @@ class TrialStore:
         self,
         key: str,
         point: Point,
-        rows: Sequence[Mapping[str, Any]],
+        rows: Sequence[Epoch],
         seconds: float,
         status: str,
         error: str | None = None,
-    ) -> Record:
+    ) -> Trial:
         """Write the record of a trial; ``rows`` are its epochs.
 
         ``status`` is ``finished``, ``stopped`` (by ASHA) or ``failed`` with ``error`` in one line.
         """
-        best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]), default=None)
-        record = {
-            "id": key,
-            "config": point,
-            "val_accuracy": best and best["val_accuracy"],
-            "val_loss": best and best["val_loss"],
-            "epochs": len(rows),
-            "seconds": seconds,
-            "status": status,
-            "error": error,
-            "history": [dict(row) for row in rows],
-        }
-        self._file(key).write_json(record)
-        return record
+        best = max(rows, key=lambda row: row.rank, default=None)
+        trial = Trial(
+            id=key,
+            config=point,
+            val_accuracy=best.val_accuracy if best else None,
+            val_loss=best.val_loss if best else None,
+            epochs=len(rows),
+            seconds=seconds,
+            status=status,
+            error=error,
+            history=list(rows),
+        )
+        self._file(key).write_json(trial.as_json())
+        return trial
 
-    def summarise(self, seconds: float) -> dict[str, Any]:
+    def summarise(self, seconds: float) -> Sweep:
         """Rank what has ended; writes and returns ``trials.json``.
 
         Args:
@@ -93,24 +94,24 @@ class TrialStore:
         Raises:
             RunFailed: no trial came to a result.
         """
-        records = self.records()
+        trials = self.records()
         ranked = self.ranked()
-        if not ranked or ranked[0]["val_accuracy"] is None or _has_failed(ranked[0]):
-            cause = records[0]["error"] if records else "none has ended"
+        if not ranked or ranked[0].val_accuracy is None or ranked[0].has_failed:
+            cause = trials[0].error if trials else "none has ended"
             raise RunFailed(f"no trial of the sweep came to a result: {cause}")
         target = self.folder / "trials.json"
-        before = target.read_json()["seconds"] if target.exists() else 0.0
-        result = {
-            "trials": records,
-            "best": {key: ranked[0][key] for key in ("id", "config", "val_accuracy", "val_loss")},
-            "search": self.search.method,
-            "seconds": before + seconds,
-        }
-        target.write_json(result)
+        before = Sweep.fitted(target.read_json())[0].seconds if target.exists() else None
+        sweep = Sweep(
+            trials=trials,
+            best=BestTrial(**ranked[0].model_dump(include=set(BestTrial.model_fields))),
+            search=self.search.method,
+            seconds=(before or 0.0) + seconds,
+        )
+        target.write_json(sweep.as_json())
         (self.folder / "trials.parquet").write_bytes(table(ranked))
-        return result
+        return sweep
 
-    def ranked(self) -> list[Record]:
+    def ranked(self) -> list[Trial]:
         """The trials that have ended, best first."""
         return ranking(self.records(), by_loss=self.ranked_by == "val_loss")
 
@@ -118,7 +119,7 @@ class TrialStore:
         return self.folder / "trials" / f"{key}.json"
 
 
-def ranking(records: Sequence[Record], by_loss: bool = False) -> list[Record]:
+def ranking(trials: Sequence[Trial], by_loss: bool = False) -> list[Trial]:
     """Best validation accuracy first, the lower loss where it is equal; failed trials last.
 
     ``by_loss``: the lower loss first, whatever the accuracy.
@@ -126,21 +127,17 @@ def ranking(records: Sequence[Record], by_loss: bool = False) -> list[Record]:
     Last whatever their epochs came to before: who trained with the same settings would fail too.
     """
     return sorted(
-        records,
-        key=lambda record: (
-            _has_failed(record),
-            record["val_accuracy"] is None,
-            0.0 if by_loss else -(record["val_accuracy"] or 0.0),
-            record["val_loss"] or 0.0,
+        trials,
+        key=lambda trial: (
+            trial.has_failed,
+            trial.val_accuracy is None,
+            0.0 if by_loss else -(trial.val_accuracy or 0.0),
+            trial.val_loss or 0.0,
         ),
     )
 
 
-def _has_failed(record: Record) -> bool:
-    return bool(record["status"] == "failed")
-
-
-def table(ranked: Sequence[Record]) -> bytes:
+def table(ranked: Sequence[Trial]) -> bytes:
     """Parquet: rank, id, status, val_accuracy, val_loss, epochs, seconds, error and the settings.
 
     A setting with values of several kinds (2, 4, "all") is text.
@@ -149,8 +146,8 @@ def table(ranked: Sequence[Record]) -> bytes:
 
     facts = ("id", "status", "val_accuracy", "val_loss", "epochs", "seconds", "error")
     rows = [
-        {"rank": rank, **{fact: record[fact] for fact in facts}, **record["config"]}
-        for rank, record in enumerate(ranked, start=1)
+        {"rank": rank, **{fact: getattr(trial, fact) for fact in facts}, **trial.config}
+        for rank, trial in enumerate(ranked, start=1)
     ]
     frame = pd.DataFrame(rows)
     for name in frame.columns:

@@ -12,12 +12,19 @@ from pathlib import Path
 
 from catdog.cluster.connection import connected
 from catdog.cluster.workers import Workers
+from catdog.runs.messages import Message
 from catdog.storage import Location
 from catdog.training.pool import train
 from tests.tiny import make_job
 
 #: More than anybody waits for: the test ends it.
 EPOCHS = 1000
+
+
+def as_json(message: Message) -> str:
+    """With its kind; an epoch's row as one."""
+    tree = {"kind": type(message).__name__, **message._asdict()}
+    return json.dumps(tree, default=lambda record: record.as_json())
 
 
 def main(folder: Path) -> None:
@@ -27,7 +34,7 @@ def main(folder: Path) -> None:
             [make_job(folder, "elastic", dropout=0.0, epochs=EPOCHS)],
             workers,
             Location.of(str(folder / "ray")),
-            lambda message: print(json.dumps(message), flush=True),
+            lambda message: print(as_json(message), flush=True),
         )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from catdog.runs.messages import EpochEnded, Message, Say
 from tests.tiny import make_job, write_rows
 
 
@@ -23,20 +24,20 @@ class Watched:
 
     after_epoch: dict[int, Callable[[], Any]] = field(default_factory=dict)
     on_line: Callable[[], Any] = lambda: None
-    told: list[dict[str, Any]] = field(default_factory=list)
+    told: list[Message] = field(default_factory=list)
 
-    def __call__(self, message: dict[str, Any]) -> None:
+    def __call__(self, message: Message) -> None:
         self.told.append(message)
-        if message["kind"] == "epoch" and (act := self.after_epoch.pop(message["epoch"], None)):
-            act()
-        if message["kind"] == "say":
+        if isinstance(message, EpochEnded):
+            self.after_epoch.pop(message.row.epoch, lambda: None)()
+        if isinstance(message, Say):
             self.on_line()
 
     def epochs(self) -> list[int]:
-        return [message["epoch"] for message in self.told if message["kind"] == "epoch"]
+        return [message.row.epoch for message in self.told if isinstance(message, EpochEnded)]
 
     def lines(self) -> list[str]:
-        return [message["line"] for message in self.told if message["kind"] == "say"]
+        return [message.line for message in self.told if isinstance(message, Say)]
 
 
 def training_workers() -> list[psutil.Process]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from catdog.runs.records import Training
 from tests.store import s3_server
 from tests.tiny import EPOCHS, evaluated_by_keras, train_here
 
@@ -19,8 +20,8 @@ from .conftest import send_to_one_worker
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-def losses(facts: dict[str, Any]) -> list[tuple[float, float]]:
-    return [(row["loss"], row["val_loss"]) for row in facts["history"]]
+def losses(facts: Training) -> list[tuple[float, float]]:
+    return [(row.loss, row.val_loss) for row in facts.history]
 
 
 def epochs_in_tensorboard(job: Any) -> list[int]:
@@ -57,7 +58,7 @@ def test_a_store_that_is_away_for_a_while_costs_that_and_nothing_else(
         facts, watched = fit(tiny_job(uri), {1: store.proxy.cut}, store.proxy.heal, stays=True)
         written = (Location.of(uri) / "tensorboard").list()
     assert losses(facts) == whole, "to the last bit"
-    assert facts["train"]["restarts"] == 0
+    assert facts.train.restarts == 0
     assert len(written) == EPOCHS, "TensorBoard's files are there too"
     said = watched.lines()
     assert re.match(r"\w+ .* failed \(AWS Error .+\); trying again in 1 s$", said[0]), said
@@ -74,7 +75,7 @@ def test_a_damaged_newest_checkpoint_costs_one_epoch(
     facts, watched = fit(tiny_job("damaged", epochs=4), stays=True)
     assert watched.epochs() == [3, 4]
     assert any("epoch 3 cannot be used" in line for line in watched.lines())
-    assert len(facts["history"]) == 4
+    assert len(facts.history) == 4
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_best(
@@ -165,7 +166,7 @@ def test_a_worker_that_is_lost_while_it_is_handed_the_training_is_replaced(
     # One of the settings that a worker unpickles as it is handed the training.
     facts, watched = fit(job, max_restarts=1, stall_limit_s=DeadlyToUnpickle(600))
     assert struck.exists()
-    assert watched.epochs() == [1] == [row["epoch"] for row in facts["history"]]
+    assert watched.epochs() == [1] == [row.epoch for row in facts.history]
 
 
 def test_a_missing_shard_is_named_with_its_path(

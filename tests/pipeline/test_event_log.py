@@ -15,25 +15,27 @@ import pytest
 
 from catdog.pipeline.event_log import EventLog
 from catdog.runs import Events
+from catdog.runs.messages import EpochEnded, FirstStep, Resumed, Started, Trained
+from catdog.runs.records import Epoch, Training, TrainingFacts
 from catdog.storage import Location
 
 SCRIPT = """
 import sys, time
 from catdog.pipeline import event_log
 from catdog.runs import Events
+from catdog.runs.messages import EpochEnded, Step
+from catdog.runs.records import Epoch
 from catdog.storage import Location
 
 event_log.TELL_EVERY_S = 0.2
 event_log = event_log.EventLog(Events(Location.of(sys.argv[1])))
-step = {"kind": "step", "model": "base_cnn", "phase": "scratch", "epoch": 2, "epochs": 3,
-        "steps": 40, "images_per_second": 231.4, "left_s": 83.0}
 for number in (10, 20, 30):
     time.sleep(0.25)
-    event_log(step | {"step": number})
+    event_log(Step("base_cnn", 2, 3, number, 40, images_per_second=231.4, left_s=83.0))
 time.sleep(0.3)
-event_log({"kind": "epoch", "model": "base_cnn", "epoch": 2, "epochs": 3, "seconds": 60.0,
-          "loss": 0.5, "accuracy": 0.75, "val_loss": 0.6, "val_accuracy": 0.7,
-          "images_per_second": 230.0})
+row = Epoch(epoch=2, seconds=60.0, loss=0.5, accuracy=0.75, val_loss=0.6, val_accuracy=0.7,
+            images_per_second=230.0)
+event_log(EpochEnded("base_cnn", 3, row))
 event_log.close()
 """
 EPOCH = "base_cnn epoch 2/3  loss 0.5000  accuracy 0.7500  val_loss 0.6000  val_accuracy 0.7000"
@@ -84,11 +86,11 @@ def test_the_wait_for_a_first_step_is_told_for_each_model(
 ) -> None:
     events = Events(Location.of(tmp_path / "events.jsonl"))
     event_log = EventLog(events, since=time.monotonic() - 31.0)
-    event_log({"kind": "stepped", "model": "base_cnn"})
-    event_log({"kind": "stepped", "model": "base_cnn"})  # in a group that was started again
-    facts = {"best": {"epoch": 1, "val_accuracy": 0.5}, "train": {"seconds": 60.0}}
-    event_log({"kind": "trained", "model": "base_cnn", "facts": facts})
-    event_log({"kind": "stepped", "model": "resnet50v2"})
+    event_log(FirstStep("base_cnn"))
+    event_log(FirstStep("base_cnn"))  # in a group that was started again
+    best, took = Epoch(epoch=1, val_accuracy=0.5), TrainingFacts(seconds=60.0)
+    event_log(Trained("base_cnn", Training(best=best, train=took)))
+    event_log(FirstStep("resnet50v2"))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "base_cnn: first step 31 s after the start"
     assert lines[2] == "resnet50v2: first step 0 s after the end of base_cnn"
@@ -104,13 +106,11 @@ def test_a_group_that_was_lost_before_its_first_checkpoint_is_told_and_counted(
 ) -> None:
     events = Events(Location.of(tmp_path / "events.jsonl"))
     event_log = EventLog(events)
-    start = {"kind": "start", "model": "base_cnn", "phase": "scratch", "workers": 2, "nodes": []}
-    stepped = {"kind": "stepped", "model": "base_cnn"}
-    for message in (start, stepped, start | {"workers": 1}, stepped):
+    start, stepped = Started("base_cnn", "scratch", 2, []), FirstStep("base_cnn")
+    for message in (start, stepped, start._replace(workers=1), stepped):
         event_log(message)
     assert "base_cnn: again from the start with 1 worker" in capsys.readouterr().out
-    resume = {"kind": "resume", "model": "base_cnn", "epoch": 2, "epochs": 3, "step": 0}
-    for message in (start, resume | {"workers": 2, "history": []}, stepped):
+    for message in (start, Resumed("base_cnn", 2, 3, 0, 2, []), stepped):
         event_log(message)
     assert "again from the start" not in capsys.readouterr().out
     noted = [event for event in map(json.loads, events.lines) if event["event"] == "restart"]
@@ -121,18 +121,19 @@ def test_an_epoch_that_no_driver_heard_of_is_recorded_once_when_the_run_goes_on(
     tmp_path: Path,
 ) -> None:
     rows = [
-        {"epoch": number, "loss": 0.5, "accuracy": 0.7, "val_loss": 0.6, "val_accuracy": 0.7,
-         "seconds": 1.0, "images_per_second": 9.0}
+        Epoch(
+            epoch=number, loss=0.5, accuracy=0.7, val_loss=0.6, val_accuracy=0.7,
+            seconds=1.0, images_per_second=9.0,
+        )
         for number in (1, 2, 3)
     ]  # fmt: skip
     first = Events(Location.of(tmp_path / "events.jsonl"))
-    EventLog(first)({"kind": "epoch", "model": "base_cnn", "epochs": 3, **rows[0]})
+    EventLog(first)(EpochEnded("base_cnn", 3, rows[0]))
 
     again = Events(first.target, list(first.lines))
     event_log = EventLog(again)
-    resume = {"kind": "resume", "model": "base_cnn", "epoch": 2, "epochs": 3, "step": 0}
-    event_log(resume | {"workers": 1, "history": rows[:2]})
-    event_log({"kind": "epoch", "model": "base_cnn", "epochs": 3, **rows[2]})
+    event_log(Resumed("base_cnn", 2, 3, 0, 1, rows[:2]))
+    event_log(EpochEnded("base_cnn", 3, rows[2]))
     event_log.record_epochs("base_cnn", 3, rows)
     noted = [json.loads(line) for line in again.lines]
     assert [event["epoch"] for event in noted if event["event"] == "epoch"] == [1, 2, 3]

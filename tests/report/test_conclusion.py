@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,6 +12,7 @@ import pytest
 from catdog.report.conclusion import Conclusion, judge
 from catdog.report.load import load
 from catdog.report.results import assemble
+from catdog.runs.records import Model
 from catdog.storage import Location
 
 EASY, MIDDLE, HARD = (3.0, 0.3), (1.6, 0.8), (0.6, 1.0)
@@ -37,22 +37,17 @@ def answers(run: Any, model: str, wrong: Sequence[int]) -> None:
     table.to_parquet(file)
 
 
-def record(run: Any, **changes: Any) -> None:
-    file: Path = run.path / "run.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-
-
 def test_a_clear_winner_is_named_with_difference_interval_and_p(
     new_run: Callable[..., Any],
 ) -> None:
     run = new_run(n_test=200)
-    answers(run, "inception_v3", range(4))
+    answers(run, "efficientnet_lite0", range(4))
     answers(run, "resnet50v2", range(20))
     answers(run, "base_cnn", range(60))
     verdict = verdict_on(run)
     # 16 photos of 200: 8 points; exact McNemar of 16 to 0 is 2 / 2¹⁶.
     assert plain(verdict.headline).startswith(
-        "InceptionV3 is better than ResNet50V2 by 8.0 points ("
+        "EfficientNet-Lite0 is better than ResNet50V2 by 8.0 points ("
     )
     assert plain(verdict.headline).endswith("), McNemar p < 0.001.")
     assert "It is also better than Base CNN." in verdict.support
@@ -61,12 +56,12 @@ def test_a_clear_winner_is_named_with_difference_interval_and_p(
 
 def test_a_difference_that_chance_explains_is_not_claimed(new_run: Callable[..., Any]) -> None:
     run = new_run(n_test=200)
-    answers(run, "inception_v3", range(10))
+    answers(run, "efficientnet_lite0", range(10))
     answers(run, "resnet50v2", range(13))
     answers(run, "base_cnn", range(60))
     verdict = verdict_on(run)
     assert plain(verdict.headline) == (
-        "InceptionV3 cannot be told apart from ResNet50V2 on 200 test photos."
+        "EfficientNet-Lite0 cannot be told apart from ResNet50V2 on 200 test photos."
     )
     assert "1.5 points" in plain(verdict.support)
     assert "Both are better than Base CNN." in verdict.support
@@ -77,7 +72,7 @@ def test_a_small_p_that_the_number_of_pairs_explains_is_not_claimed(
 ) -> None:
     run = new_run(n_test=200)
     # 6 to 0 has p = 0.031, and with three comparisons 0.094.
-    answers(run, "inception_v3", range(4))
+    answers(run, "efficientnet_lite0", range(4))
     answers(run, "resnet50v2", range(10))
     answers(run, "base_cnn", range(7))
     verdict = verdict_on(run)
@@ -87,8 +82,8 @@ def test_a_small_p_that_the_number_of_pairs_explains_is_not_claimed(
 
 
 def test_equal_models_are_called_equal(new_run: Callable[..., Any]) -> None:
-    run = new_run(n_test=50, models=["resnet50v2", "inception_v3"])
-    answers(run, "inception_v3", [0, 1])
+    run = new_run(n_test=50, models=["resnet50v2", "efficientnet_lite0"])
+    answers(run, "efficientnet_lite0", [0, 1])
     answers(run, "resnet50v2", [2, 3])
     verdict = verdict_on(run)
     assert "gets as many: a difference of 0.0 points" in plain(verdict.support)
@@ -106,20 +101,23 @@ def test_the_one_model_with_results_is_not_compared(new_run: Callable[..., Any])
     "ours, words", [(range(4), "bought 28.0 points ("), (range(60), "bought nothing")]
 )
 def test_what_transfer_bought(new_run: Callable[..., Any], ours: range, words: str) -> None:
-    run = new_run(n_test=200, models=["base_cnn", "inception_v3"])
-    answers(run, "inception_v3", ours)
+    run = new_run(n_test=200, models=["base_cnn", "efficientnet_lite0"])
+    answers(run, "efficientnet_lite0", ours)
     answers(run, "base_cnn", range(60))
+    for model, seconds in (("base_cnn", 576.0), ("efficientnet_lite0", 477.0)):
+        run.change(f"models/{model}/model.json", Model, train={"epochs": 3, "seconds": seconds})
     transfer = plain(verdict_on(run).transfer)
-    assert f"Transfer with InceptionV3 {words}" in transfer
-    # 24 epochs of 24 s against 6 of 1.5 s and 6 of 78 s.
+    assert f"Transfer with EfficientNet-Lite0 {words}" in transfer
     assert "in 99 s less training (8.0 min against 9.6 min)." in transfer
 
 
 def test_transfer_that_did_harm_is_called_so(new_run: Callable[..., Any]) -> None:
-    run = new_run(n_test=200, models=["base_cnn", "inception_v3"])
+    run = new_run(n_test=200, models=["base_cnn", "efficientnet_lite0"])
     answers(run, "base_cnn", range(4))
-    answers(run, "inception_v3", range(60))
-    assert "Transfer did not pay: InceptionV3 is 28.0 points" in plain(verdict_on(run).transfer)
+    answers(run, "efficientnet_lite0", range(60))
+    assert "Transfer did not pay: EfficientNet-Lite0 is 28.0 points" in plain(
+        verdict_on(run).transfer
+    )
 
 
 def test_random_weights_are_not_called_transfer(new_run: Callable[..., Any]) -> None:
@@ -133,17 +131,17 @@ def test_random_weights_are_not_called_transfer(new_run: Callable[..., Any]) -> 
 
 def test_a_backbone_that_a_note_names_is_not_named_twice(new_run: Callable[..., Any]) -> None:
     run = new_run(n_test=120, weights="none")
-    record(run, notes=["inception_v3 starts from random weights", "resnet50v2: random too"])
+    run.change_run(notes=["efficientnet_lite0 starts from random weights", "resnet50v2: random"])
     assert verdict_on(run).cautions == [
-        "inception_v3 starts from random weights.",
-        "resnet50v2: random too.",
+        "efficientnet_lite0 starts from random weights.",
+        "resnet50v2: random.",
     ]
 
 
 def test_models_that_learned_nothing_are_not_praised(new_run: Callable[..., Any]) -> None:
-    run = new_run(n_test=120, models=["base_cnn", "inception_v3"])
+    run = new_run(n_test=120, models=["base_cnn", "efficientnet_lite0"])
     answers(run, "base_cnn", range(0, 120, 2))
-    answers(run, "inception_v3", range(4))
+    answers(run, "efficientnet_lite0", range(4))
     caution = next(c for c in verdict_on(run).cautions if "Always answering" in c)
     assert plain(caution) == (
         "Always answering “cat” would be right for 50.0 % of the test photos; "
@@ -164,7 +162,7 @@ def test_few_photos_are_a_caution(new_run: Callable[..., Any]) -> None:
 
 def test_a_failed_run_says_why_in_one_line(new_run: Callable[..., Any]) -> None:
     run = new_run(n_test=120)
-    record(run, status="failed", error="out of memory\nTraceback (most recent call last)")
+    run.change_run(status="failed", error="out of memory\nTraceback (most recent call last)")
     (run.path / "models/resnet50v2/predictions.parquet").unlink()
     assert verdict_on(run).cautions == [
         "This run failed: out of memory. The report shows what there is.",
@@ -183,11 +181,11 @@ def test_nothing_evaluated_is_no_verdict(new_run: Callable[..., Any]) -> None:
 
 def test_of_two_runs_each_model_carries_its_run(new_run: Callable[..., Any]) -> None:
     one = new_run("one", n_test=150, models=["base_cnn"])
-    two = new_run("two", n_test=150, models=["inception_v3"])
+    two = new_run("two", n_test=150, models=["efficientnet_lite0"])
     answers(one, "base_cnn", range(50))
-    answers(two, "inception_v3", range(5))
+    answers(two, "efficientnet_lite0", range(5))
     verdict = verdict_on(one, two)
-    assert "InceptionV3 (two) is better than Base CNN (one)" in verdict.headline
+    assert "EfficientNet-Lite0 (two) is better than Base CNN (one)" in verdict.headline
 
 
 def test_runs_on_other_photos_are_told_and_on_copies_of_the_same_are_not(
@@ -213,10 +211,10 @@ def test_the_most_accurate_is_not_best_where_another_beats_it_on_the_same_photos
 ) -> None:
     """A run with easier photos of its own: what counts is the photos that both have."""
     one = new_run("one", n_test=200, models=["base_cnn"])
-    two = new_run("two", n_test=200, models=["inception_v3"])
+    two = new_run("two", n_test=200, models=["efficientnet_lite0"])
     answers(one, "base_cnn", range(40))
-    answers(two, "inception_v3", range(5))
-    file = two.path / "models/inception_v3/predictions.parquet"
+    answers(two, "efficientnet_lite0", range(5))
+    file = two.path / "models/efficientnet_lite0/predictions.parquet"
     table = pd.read_parquet(file)
     test = table.index[table["split"] == "test"]
     more = table.loc[test].copy()
@@ -224,12 +222,16 @@ def test_the_most_accurate_is_not_best_where_another_beats_it_on_the_same_photos
     more["logit"] *= -1
     pd.concat([table, more]).to_parquet(file)
     verdict = verdict_on(one, two)
-    assert verdict.headline.startswith("InceptionV3 (two) is better than Base CNN (one)")
+    assert verdict.headline.startswith("EfficientNet-Lite0 (two) is better than Base CNN (one)")
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_better_is_said_only_where_the_tests_say_so(new_run: Callable[..., Any], seed: int) -> None:
-    skill = {"base_cnn": HARD, "resnet50v2": MIDDLE, "inception_v3": EASY if seed % 2 else MIDDLE}
+    skill = {
+        "base_cnn": HARD,
+        "resnet50v2": MIDDLE,
+        "efficientnet_lite0": EASY if seed % 2 else MIDDLE,
+    }
     run = new_run(n_test=60 + 20 * seed, seed=seed, skill=skill)
     report = assemble([load(Location.of(run.path))])
     verdict = judge(report)

@@ -24,7 +24,7 @@ def test_every_model_has_a_line_with_its_numbers_as_in_the_report(
     report = json.loads((run.path / "report.json").read_text())
     lines = shown.splitlines()
     for name, model in zip(
-        ("Base CNN", "ResNet50V2", "InceptionV3"), report["models"], strict=True
+        ("Base CNN", "ResNet50V2", "EfficientNet-Lite0"), report["models"], strict=True
     ):
         (line,) = [line for line in lines if line.startswith(name)]
         low, high = model["test"]["accuracy_ci95"]
@@ -60,7 +60,7 @@ def test_with_several_seeds_their_mean_and_spread_stand_beside_the_first(
     new_run: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = new_run(n_test=40, seeds=(0, 1))
-    for folder in (run.path / "models" / "inception_v3").glob("seeds"):
+    for folder in (run.path / "models" / "efficientnet_lite0").glob("seeds"):
         shutil.rmtree(folder)  # a head on frozen features is not repeated
     build([Location.of(run.path)])
     ending.show(Location.of(run.path))
@@ -69,7 +69,7 @@ def test_with_several_seeds_their_mean_and_spread_stand_beside_the_first(
     seeds = report["models"][0]["seeds"]
     (line,) = [line for line in shown if line.startswith("Base CNN")]
     assert line.endswith(f"{seeds['mean']:.3f} ± {seeds['sd']:.3f} ({seeds['n']})")
-    (line,) = [line for line in shown if line.startswith("InceptionV3")]
+    (line,) = [line for line in shown if line.startswith("EfficientNet-Lite0")]
     assert line.endswith("—")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,28 +10,29 @@ import pytest
 
 from catdog.report.load import load
 from catdog.report.sweeps import SweepView, by_setting, sweep_view
+from catdog.runs.records import Sweep, Trial
 from catdog.storage import Location
 
 
-def trials(accuracies: list[float], **settings: list[Any]) -> list[dict[str, Any]]:
+def trials(accuracies: list[float], **settings: list[Any]) -> list[Trial]:
     return [
-        {
-            "id": f"{index:03d}",
-            "config": {key: values[index] for key, values in settings.items()},
-            "val_accuracy": accuracy,
-            "epochs": 2,
-            "status": "finished",
-        }
+        Trial(
+            id=f"{index:03d}",
+            config={key: values[index] for key, values in settings.items()},
+            val_accuracy=float(accuracy),
+            epochs=2,
+            status="finished",
+        )
         for index, accuracy in enumerate(accuracies)
     ]
 
 
-def view_of(run: Any, change: Callable[[Any], None]) -> SweepView:
-    file = run.path / "sweeps/inception_v3/trials.json"
-    tree = json.loads(file.read_text())
-    change(tree)
-    file.write_text(json.dumps(tree))
-    return sweep_view(load(Location.of(run.path)), "inception_v3", None)
+def view_of(run: Any, change: Callable[[Sweep], None]) -> SweepView:
+    file = Location.of(run.path / "sweeps/efficientnet_lite0/trials.json")
+    sweep = Sweep.fitted(file.read_json())[0]
+    change(sweep)
+    file.write_json(sweep.as_json())
+    return sweep_view(load(Location.of(run.path)), "efficientnet_lite0", None)
 
 
 def words_of(views: Any) -> dict[str, str]:
@@ -92,24 +92,25 @@ def test_equal_accuracies_are_no_effect() -> None:
 
 
 def test_a_failed_trial_is_last_with_its_cause_and_in_no_chart(new_run: Any) -> None:
-    def fail(tree: Any) -> None:
-        tree["trials"][0] |= {"status": "failed", "error": "out of memory", "val_accuracy": 0.999}
+    def fail(sweep: Sweep) -> None:
+        trial = sweep.trials[0]
+        trial.status, trial.error, trial.val_accuracy = "failed", "the loss is NaN", 0.999
 
     view = view_of(new_run(n_test=20), fail)
-    failed = {trial["id"] for trial in view.trials if trial["status"] == "failed"}
-    assert view.trials[-1]["id"] in failed
-    assert view.trials[0]["id"] not in failed
-    assert view.failures == [("t00", "out of memory")]
-    assert all("trial t00" not in setting.chart for setting in view.by_setting)
+    failed = {trial.id for trial in view.trials if trial.has_failed}
+    assert view.trials[-1].id in failed
+    assert view.trials[0].id not in failed
+    assert view.failures == [("000", "the loss is NaN"), ("005", "out of memory")]
+    assert all("trial 000" not in setting.chart for setting in view.by_setting)
 
 
 @pytest.mark.parametrize("startup", [0.0, 30.0])
 def test_what_a_trial_costs_beside_its_epochs_is_told(new_run: Any, startup: float) -> None:
-    def give_seconds(tree: Any) -> None:
-        for trial in tree["trials"]:
-            for row in trial["history"]:
-                row["seconds"] = 10.0
-            trial["seconds"] = 10.0 * len(trial["history"]) + startup
+    def give_seconds(sweep: Sweep) -> None:
+        for trial in sweep.trials:
+            for row in trial.history:
+                row.seconds = 10.0
+            trial.seconds = 10.0 * len(trial.history) + startup
 
     words = view_of(new_run(n_test=20), give_seconds).words.replace("\u00a0", " ")
     assert ("30 s a trial went not to its epochs" in words) == bool(startup)

@@ -24,10 +24,11 @@ from catdog.cluster.workers import Workers
 from catdog.config import AugmentationSettings, ScratchSettings
 from catdog.data.shards import write_shard
 from catdog.models.registry import Architecture
+from catdog.runs.messages import Message, Say
 from catdog.storage import Location
 from catdog.training.job import TrainingJob
 from catdog.training.on_worker import TrainTask, _prepare_process, strategy, work
-from catdog.training.pool import facts_of, train
+from catdog.training.pool import results_of, train
 from catdog.training.progress import Rank
 from catdog.training.watchdog import Watchdog
 
@@ -75,19 +76,19 @@ def trained(folder: Path, count: int, epochs: int) -> dict[str, Any]:
     )
     said: list[str] = []
 
-    def listen(message: dict[str, Any]) -> None:
-        if message["kind"] == "say":
-            said.append(message["line"])
+    def listen(message: Message) -> None:
+        if isinstance(message, Say):
+            said.append(message.line)
 
     workers = Workers(count, 1, use_gpu=False, precision="float32", max_restarts=0)
     if count == 1:  # needs nobody beside it
         train_in_this_process(job, workers, listen)
-        facts = facts_of([job])[0]
+        result = results_of([job])[0]
     else:
-        facts = train([job], workers, Location.of(folder / f"ray{count}"), listen)[0]
+        result = train([job], workers, Location.of(folder / f"ray{count}"), listen)[0]
     return {
-        "history": [[row[key] for key in KEYS] for row in facts["history"]],
-        "facts": {key: facts[key] for key in ("reproducible", "varies")},
+        "history": [[getattr(row, key) for key in KEYS] for row in result.history],
+        "facts": {"reproducible": result.reproducible, "varies": result.varies},
         "weights": digest(folder / f"w{count}/checkpoints"),
         "said": said,
     }

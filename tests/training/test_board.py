@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from catdog.runs.records import Epoch
 from catdog.training.board import Board
 
 
@@ -105,16 +106,16 @@ def test_a_trial_decides_after_every_epoch_and_hears_each_once() -> None:
         ticket = await board.submit("a", "trial", followed=True)
         assert await board.submit("a", "trial", followed=True) == ticket, "asked for again"
         ranks = [
-            asyncio.create_task(board.decision(ticket, 1, {"epoch": 1} if rank == 0 else None))
+            asyncio.create_task(board.decision(ticket, 1, Epoch(epoch=1) if rank == 0 else None))
             for rank in (1, 0)
         ]
-        assert await board.next_row(ticket, 0) == {"epoch": 1}
+        assert await board.next_row(ticket, 0) == Epoch(epoch=1)
         assert not any(rank.done() for rank in ranks)
         await board.go_on(ticket, 1)
         assert [await rank for rank in ranks] == [True, True]
-        assert await board.decision(ticket, 1, {"epoch": 1}), "once more after a crash"
-        stopped = asyncio.create_task(board.decision(ticket, 2, {"epoch": 2}))
-        assert await board.next_row(ticket, 1) == {"epoch": 2}
+        assert await board.decision(ticket, 1, Epoch(epoch=1)), "once more after a crash"
+        stopped = asyncio.create_task(board.decision(ticket, 2, Epoch(epoch=2)))
+        assert await board.next_row(ticket, 1) == Epoch(epoch=2)
         await board.stop("trial")
         assert await stopped is False
 

@@ -24,10 +24,10 @@ def test_patience_ends_a_training_that_gets_no_better_and_it_stays_ended(tmp_pat
     write_rows(tmp_path)
     job = make_job(tmp_path, "model", epochs=30, patience=2, learning_rate=3e-3)
     rows = train_here(job)
-    best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
-    assert len(rows) == best["epoch"] + 2 < 30
+    best = max(rows, key=lambda row: (row.val_accuracy, -row.val_loss))
+    assert len(rows) == best.epoch + 2 < 30
     assert train_here(job) == []
-    assert evaluated_by_keras(job)[0] == pytest.approx(best["val_loss"], abs=1e-6)
+    assert evaluated_by_keras(job)[0] == pytest.approx(best.val_loss, abs=1e-6)
 
 
 def test_averaged_weights_are_validated_kept_and_go_on_with_the_rest(tmp_path: Path) -> None:
@@ -40,14 +40,14 @@ def test_averaged_weights_are_validated_kept_and_go_on_with_the_rest(tmp_path: P
     assert [[row[key] for key in SHOWN] for row in rows] == [
         [row[key] for key in SHOWN] for row in whole
     ]
-    best = max(whole, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    best = max(whole, key=lambda row: (row.val_accuracy, -row.val_loss))
     assert evaluated_by_keras(whole_job) == pytest.approx(
-        (best["val_loss"], best["val_accuracy"]), abs=1e-6
+        (best.val_loss, best.val_accuracy), abs=1e-6
     )
     plain = train_here(make_job(tmp_path, "plain", **(options | {"ema_momentum": None})))
-    assert [row["loss"] for row in plain] == [row["loss"] for row in whole], "the same steps"
+    assert [row.loss for row in plain] == [row.loss for row in whole], "the same steps"
     assert all(
-        row["val_loss"] != averaged["val_loss"] for row, averaged in zip(plain, whole, strict=True)
+        row.val_loss != averaged.val_loss for row, averaged in zip(plain, whole, strict=True)
     )
 
 
@@ -74,8 +74,8 @@ def test_a_backbone_from_random_weights_trains_in_float32(tmp_path: Path) -> Non
         features=str(tmp_path),
     )
     first, second = train_here(job)
-    assert np.isfinite(second["val_loss"])
-    assert second["loss"] < first["loss"]
+    assert np.isfinite(second.val_loss)
+    assert second.loss < first.loss
 
 
 def test_trials_that_differ_in_numbers_share_a_trace_and_nothing_else(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_trials_that_differ_in_numbers_share_a_trace_and_nothing_else(tmp_path: 
     assert [[row[key] for key in SHOWN] for row in second] == [
         [row[key] for key in SHOWN] for row in alone
     ]
-    assert second[0]["loss"] != first[0]["loss"]
+    assert second[0].loss != first[0].loss
     plain = replace(make_job(tmp_path, "plain", **(one | {"dropout": 0.0})), keep_model=False)
     train_here(plain, kept=kept)
     assert kept["model_trainer"].trainer is not model_trainer, "no dropout is another trace"

@@ -12,6 +12,7 @@ import pytest
 
 from catdog.cluster.workers import Workers
 from catdog.errors import RunFailed, UserError
+from catdog.runs.messages import Say
 from catdog.storage import Location
 from catdog.training.pool import WorkerPool
 
@@ -21,7 +22,7 @@ class Who:
     """Tells and returns which process and rank this is."""
 
     def run(self, rank: Any) -> tuple[int, int]:
-        rank.tell({"kind": "say", "line": f"rank {rank.rank}"})
+        rank.tell(Say(f"rank {rank.rank}"))
         return os.getpid(), rank.rank
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from catdog.runs.records import Epoch
 from catdog.storage import Location
 from catdog.training.tensorboard import SCALARS, write_events
 
 
-def row(epoch: int) -> dict[str, Any]:
-    values = {name: epoch + index / 8 for index, name in enumerate(SCALARS)}
-    return {"phase": "scratch", "epoch": epoch, "seconds": 2.5, **values}
+def row(epoch: int) -> Epoch:
+    values = {name: epoch + index / 8 for index, name in enumerate(sorted(SCALARS))}
+    return Epoch(epoch=epoch, seconds=2.5, **values)
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -35,7 +35,7 @@ def test_an_epoch_that_is_trained_again_is_there_once(tmp_path: Path) -> None:
     found = scalars(tmp_path / "tensorboard")
     assert set(found) == set(SCALARS)
     for name in SCALARS:
-        expected = [(epoch, row(epoch)[name]) for epoch in (1, 2, 3, 4, 10, 11)]
+        expected = [(epoch, getattr(row(epoch), name)) for epoch in (1, 2, 3, 4, 10, 11)]
         assert found[name] == expected
 
 

@@ -45,7 +45,7 @@ def probed(storage: Location, cluster: None) -> dict[str, Any]:
         return extract(pool, dataset, request, [registry.POOLED], storage)[registry.POOLED]
 
     def counts() -> list[tuple[int, int]]:
-        return [(message["done"], message["total"]) for message in pool.told]
+        return [(message.done, message.total) for message in pool.told]
 
     features = run()
     told = counts()
@@ -126,9 +126,9 @@ def test_the_probe_says_what_its_logits_are_worth(
     rows = probed["features"].rows("val")
     logits = (rows.gather(np.arange(len(rows))) @ kernel + bias)[:, 0].astype(np.float64)
     probability = 1 / (1 + np.exp(-logits))
-    row = probed["facts"]["row"]
-    assert row["val_loss"] == pytest.approx(log_loss(rows.labels, probability), rel=1e-4)
-    assert row["val_accuracy"] == pytest.approx(accuracy_score(rows.labels, probability > 0.5))
+    row = probed["facts"].row
+    assert row.val_loss == pytest.approx(log_loss(rows.labels, probability), rel=1e-4)
+    assert row.val_accuracy == pytest.approx(accuracy_score(rows.labels, probability > 0.5))
 
 
 def test_a_probe_is_fitted_once(probed: dict[str, Any], storage: Location) -> None:

@@ -10,6 +10,7 @@ import pytest
 from catdog.config import FineTuneSettings
 from catdog.config.sweep import SweepSettings
 from catdog.errors import UserError
+from catdog.runs.records import Trial
 from catdog.transfer.search import Range, Search, with_point
 
 DEFAULTS: dict[str, Any] = {
@@ -30,8 +31,8 @@ def points(of: Search, count: int) -> list[dict[str, Any]]:
     return [of.point(number) for number in range(count)]
 
 
-def record(point: dict[str, Any], accuracy: float | None) -> dict[str, Any]:
-    return {"config": point, "val_accuracy": accuracy}
+def record(point: dict[str, Any], accuracy: float | None) -> Trial:
+    return Trial(config=point, val_accuracy=accuracy)
 
 
 @pytest.mark.parametrize("method", ["random", "tpe"])
@@ -84,14 +85,14 @@ def test_a_range_of_one_value_is_one_value() -> None:
 def test_tpe_comes_nearer_to_what_was_good() -> None:
     pytest.importorskip("optuna")
     tpe = search(search="tpe", learning_rate=(1e-5, 1e-1))
-    records: list[dict[str, Any]] = []
+    records: list[Trial] = []
     for number in range(30):
         point = tpe.point(number, records)
         good = point["dropout"] == 0.4 and point["learning_rate"] > 1e-2
         records.append(record(point, 0.9 if good else 0.5))
-    late = [entry["config"]["dropout"] for entry in records[15:]]
+    late = [entry.config["dropout"] for entry in records[15:]]
     assert late.count(0.4) > len(late) / 2
-    assert tpe.point(20, records[:20]) == records[20]["config"], "the same records, the same point"
+    assert tpe.point(20, records[:20]) == records[20].config, "the same records, the same point"
 
 
 def test_tpe_passes_over_failed_trials_and_settings_outside_its_space() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from catdog.config.sweep import SweepSettings
 from catdog.errors import RunFailed
+from catdog.runs.records import Epoch
 from catdog.storage import Location
 from catdog.transfer.search import Search
 from catdog.transfer.trials import TrialStore, ranking
@@ -23,9 +24,9 @@ def trial_store(folder: Path, trials: int = 3, method: Any = "random") -> TrialS
     return TrialStore(Location.of(folder), Search.of(settings, DEFAULTS, 0), trials)
 
 
-def rows(*accuracies: float) -> list[dict[str, Any]]:
+def rows(*accuracies: float) -> list[Epoch]:
     return [
-        {"epoch": epoch, "val_accuracy": accuracy, "val_loss": 1 - accuracy}
+        Epoch(epoch=epoch, val_accuracy=accuracy, val_loss=1 - accuracy)
         for epoch, accuracy in enumerate(accuracies, start=1)
     ]
 
@@ -33,8 +34,8 @@ def rows(*accuracies: float) -> list[dict[str, Any]]:
 def test_a_record_is_the_best_epoch(tmp_path: Path) -> None:
     book = trial_store(tmp_path)
     record = book.close("000", book.point("000"), rows(0.6, 0.8, 0.7), 3.0, "finished")
-    assert (record["val_accuracy"], record["epochs"]) == (0.8, 3)
-    assert record["val_loss"] == pytest.approx(0.2)
+    assert (record.val_accuracy, record.epochs) == (0.8, 3)
+    assert record.val_loss == pytest.approx(0.2)
     assert book.missing() == ["001", "002"]
 
 
@@ -43,10 +44,10 @@ def test_the_ranking_puts_failed_trials_last(tmp_path: Path) -> None:
     book.close("000", book.point("000"), rows(0.7), 1.0, "stopped")
     book.close("001", book.point("001"), [], 1.0, "failed", "the loss is nan after epoch 1")
     book.close("002", book.point("002"), rows(0.9), 1.0, "finished")
-    assert [record["id"] for record in ranking(book.records())] == ["002", "000", "001"]
+    assert [record.id for record in ranking(book.records())] == ["002", "000", "001"]
     outcome = book.summarise(2.0)
-    assert outcome["best"]["id"] == "002"
-    assert outcome["best"]["config"] == book.point("002")
+    assert outcome.best.id == "002"
+    assert outcome.best.config == book.point("002")
 
 
 def test_trials_may_be_ranked_by_loss_alone(tmp_path: Path) -> None:
@@ -63,8 +64,8 @@ def test_a_trial_that_failed_after_the_best_epoch_of_all_is_not_chosen(tmp_path:
     book.close("000", book.point("000"), rows(0.95), 1.0, "failed", "the loss is nan in epoch 2")
     book.close("001", book.point("001"), rows(0.8), 1.0, "finished")
     book.close("002", book.point("002"), [], 1.0, "stopped")
-    assert [record["id"] for record in ranking(book.records())] == ["001", "002", "000"]
-    assert book.summarise(1.0)["best"]["id"] == "001"
+    assert [record.id for record in ranking(book.records())] == ["001", "002", "000"]
+    assert book.summarise(1.0).best.id == "001"
 
 
 def test_the_table_is_ranked_and_holds_the_settings(tmp_path: Path) -> None:
@@ -92,9 +93,9 @@ def test_a_point_is_decided_once(tmp_path: Path) -> None:
 def test_an_interrupted_sweep_is_summarised_as_far_as_it_came(tmp_path: Path) -> None:
     book = trial_store(tmp_path)
     book.close("000", book.point("000"), rows(0.7), 1.0, "finished")
-    assert len(book.summarise(1.0)["trials"]) == 1
+    assert len(book.summarise(1.0).trials) == 1
     book.close("001", book.point("001"), rows(0.8), 1.0, "finished")
-    assert book.summarise(2.5)["seconds"] == pytest.approx(3.5), "the time of both sessions"
+    assert book.summarise(2.5).seconds == pytest.approx(3.5), "the time of both sessions"
 
 
 def test_a_sweep_without_any_result_says_why(tmp_path: Path) -> None:
