@@ -27,7 +27,6 @@ from catdog.errors import RunFailed, UserError
 from catdog.evaluation.metrics import probabilities
 from catdog.inference.finished import FinishedModel, TestPhotos, find_model, photos_of, predictions
 from catdog.inference.formats import (
-    FORMATS,
     OUTPUT,
     PIXELS,
     check_onnx,
@@ -44,8 +43,6 @@ MOST_DIFFERENCE = 1e-3
 LEAST_SAME_LABEL = 0.99
 _BATCH = 32
 _CALLS = 20
-
-__all__ = ["FORMATS", "export"]
 
 Array = NDArray[Any]
 Say = Callable[[str], None]
