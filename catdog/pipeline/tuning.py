@@ -42,7 +42,7 @@ def features_of(
 
 def _note_use(plan: Plan, names: Iterable[str]) -> None:
     """In ``run.json``, before anything is computed: so that nobody removes what is in use."""
-    known = plan.run.read().features
+    known = plan.run.read().features or []
     if not set(names) <= set(known):
         plan.run.update(features=sorted({*known, *names}))
 

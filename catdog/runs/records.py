@@ -223,7 +223,7 @@ class Run(File):
     #: By model, in words: whether its bits depend on the number of workers.
     reproducible: dict[str, str] = {}
     #: Names of the sets of features that it uses.
-    features: list[str] = []
+    features: list[str] | None = None
     #: The id of its run on a tracking server.
     mlflow: str | None = None
 

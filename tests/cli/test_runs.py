@@ -269,4 +269,4 @@ def test_all_of_it_works_in_a_bucket(
     assert not unused.exists()
     assert not rest.exists()
     assert kept.exists()
-    assert made.read()["status"] == "finished"
+    assert made.read().status == "finished"

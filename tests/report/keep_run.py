@@ -18,7 +18,7 @@ import pandas as pd
 
 KEPT = Path(__file__).with_name("run")
 JOB = (
-    "--name drawings --models base_cnn resnet50v2 efficientnet_lite0 --seeds 2 --epochs 3 "
+    "--name kept --models base_cnn resnet50v2 efficientnet_lite0 --seeds 2 --epochs 3 "
     "--fine-tune-epochs 2 --trials 5 --workers 1 --set data.drawings=300 --set sweep.epochs=2"
 )
 FILES = (
@@ -33,7 +33,7 @@ PICTURES = {"artifacts/thumbnails.parquet": 24, "models/*/artifacts/gradcam.parq
 def main(folder: Path) -> None:
     train = [sys.executable, "jobs/train.py", "--storage", str(folder), *JOB.split()]
     subprocess.run(train, check=True)
-    run = folder / "drawings"
+    run = folder / "kept"
     subprocess.run([sys.executable, "jobs/export.py", str(run / "models/base_cnn")], check=True)
     keep(run)
 

@@ -136,15 +136,16 @@ def test_a_probe_is_fitted_once(probed: dict[str, Any], storage: Location) -> No
 
     file: Path = (storage / "run" / "probe.npz").local_path
     before = file.stat().st_mtime_ns
-    assert probe.fit(Here(), probed["features"], storage / "run", None) == probed["facts"]
+    again = probe.fit(Here(), probed["features"], storage / "run", None)
+    assert again.trials == probed["facts"].trials
     assert file.stat().st_mtime_ns == before
 
 
 def test_validation_loss_chooses_the_penalty(probed: dict[str, Any]) -> None:
     facts = probed["facts"]
-    losses = [trial["row"]["val_loss"] for trial in facts["trials"]]
+    losses = [trial.row.val_loss for trial in facts.trials]
     assert len(set(losses)) == 6
-    assert facts["row"]["val_loss"] == min(losses)
+    assert facts.row.val_loss == min(losses)
 
 
 def test_a_sweep_of_the_head_records_each_penalty_once(
@@ -153,14 +154,14 @@ def test_a_sweep_of_the_head_records_each_penalty_once(
     from catdog.transfer import probe
 
     facts, store = probed["facts"], probe.trial_store(Location.of(tmp_path))
-    store.close("001", {"C": 6e-4}, [facts["trials"][1]["row"]], 1.0, "finished")  # interrupted
+    store.close("001", {"C": 6e-4}, [facts.trials[1].row], 1.0, "finished")  # interrupted
     ended: list[dict[str, Any]] = []
     probe.record(facts, store, ended.append)
-    assert [record["id"] for record in ended] == ["000", "002", "003", "004", "005"]
-    tried = [trial["config"] for trial in facts["trials"]]
-    assert [record["config"] for record in store.records()] == tried
-    best = store.summarise(1.0)["best"]
-    assert best["val_loss"] == facts["row"]["val_loss"]
+    assert [trial.id for trial in ended] == ["000", "002", "003", "004", "005"]
+    tried = [trial.config for trial in facts.trials]
+    assert [trial.config for trial in store.records()] == tried
+    best = store.summarise(1.0).best
+    assert best.val_loss == facts.row.val_loss
     assert pd.read_parquet(tmp_path / "trials.parquet")["val_loss"].is_monotonic_increasing
 
 

@@ -53,10 +53,10 @@ def test_the_ranking_puts_failed_trials_last(tmp_path: Path) -> None:
 def test_trials_may_be_ranked_by_loss_alone(tmp_path: Path) -> None:
     book = replace(trial_store(tmp_path), ranked_by="val_loss")
     for key, loss in zip(book.ids, (0.4, 0.2, 0.3), strict=True):
-        row = {"epoch": 1, "val_accuracy": loss, "val_loss": loss}
+        row = Epoch(epoch=1, val_accuracy=loss, val_loss=loss)
         book.close(key, book.point(key), [row], 1.0, "finished")
-    assert [record["id"] for record in book.ranked()] == ["001", "002", "000"]
-    assert book.summarise(1.0)["best"]["id"] == "001"
+    assert [trial.id for trial in book.ranked()] == ["001", "002", "000"]
+    assert book.summarise(1.0).best.id == "001"
 
 
 def test_a_trial_that_failed_after_the_best_epoch_of_all_is_not_chosen(tmp_path: Path) -> None:
