@@ -29,7 +29,7 @@ from catdog.transfer.trials import OnTrial, TrialStore
 
 #: Values of scikit-learn's ``C`` (inverse strength of the penalty) that are tried, the strongest
 #: first; validation loss chooses.
-STRENGTHS = (1e-4, 6e-4, 4e-3, 2.5e-2, 1.6e-1, 1.0)
+STRENGTHS = (1e-5, 6e-5, 4e-4, 2.5e-3, 1.6e-2, 0.1)
 
 #: Features (n, width) float32 and labels (n,), 0 or 1.
 Labelled = tuple[NDArray[np.float32], NDArray[Any]]

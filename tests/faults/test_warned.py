@@ -33,7 +33,7 @@ def test_going_on_within_an_epoch_equals_never_stopping(tmp_path: Path) -> None:
     files = {path.name for path in (tmp_path / "stopped" / "checkpoints").glob("epoch-*")}
     assert files == {"epoch-0001.npz", "epoch-0001-step-000017.npz"}
     rest = train_here(stopped, 2)
-    assert [row["epoch"] for row in first + rest] == [1, 2, 3]
+    assert [row.epoch for row in first + rest] == [1, 2, 3]
     for ours, theirs in zip(first + rest, whole, strict=True):
         for key in ("loss", "accuracy", "val_loss", "val_accuracy"):
-            assert ours[key] == theirs[key], (key, ours, theirs)
+            assert getattr(ours, key) == getattr(theirs, key), (key, ours, theirs)

@@ -37,8 +37,8 @@ def test_averaged_weights_are_validated_kept_and_go_on_with_the_rest(tmp_path: P
     whole = train_here(whole_job)
     stopped = make_job(tmp_path, "stopped", **options)
     rows = train_here(stopped, 1) + train_here(stopped)
-    assert [[row[key] for key in SHOWN] for row in rows] == [
-        [row[key] for key in SHOWN] for row in whole
+    assert [[getattr(row, key) for key in SHOWN] for row in rows] == [
+        [getattr(row, key) for key in SHOWN] for row in whole
     ]
     best = max(whole, key=lambda row: (row.val_accuracy, -row.val_loss))
     assert evaluated_by_keras(whole_job) == pytest.approx(
@@ -91,8 +91,8 @@ def test_trials_that_differ_in_numbers_share_a_trace_and_nothing_else(tmp_path: 
     model_trainer = kept["model_trainer"].trainer
     assert model_trainer.step._train.experimental_get_tracing_count() == 1
     alone = train_here(replace(trials[1], output=str(tmp_path / "alone")))
-    assert [[row[key] for key in SHOWN] for row in second] == [
-        [row[key] for key in SHOWN] for row in alone
+    assert [[getattr(row, key) for key in SHOWN] for row in second] == [
+        [getattr(row, key) for key in SHOWN] for row in alone
     ]
     assert second[0].loss != first[0].loss
     plain = replace(make_job(tmp_path, "plain", **(one | {"dropout": 0.0})), keep_model=False)

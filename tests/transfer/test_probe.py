@@ -154,7 +154,7 @@ def test_a_sweep_of_the_head_records_each_penalty_once(
     from catdog.transfer import probe
 
     facts, store = probed["facts"], probe.trial_store(Location.of(tmp_path))
-    store.close("001", {"C": 6e-4}, [facts.trials[1].row], 1.0, "finished")  # interrupted
+    store.close("001", facts.trials[1].config, [facts.trials[1].row], 1.0, "finished")
     ended: list[dict[str, Any]] = []
     probe.record(facts, store, ended.append)
     assert [trial.id for trial in ended] == ["000", "002", "003", "004", "005"]
