@@ -57,6 +57,8 @@ def _run(run: Run) -> Tree:
         "config": run.config,
         "config_hash": run.record.identity or digest(run.config),
         "problems": run.problems,
+        # A key of the schema that no run has known.
+        "lost_seconds": None,
     }
 
 

@@ -21,7 +21,7 @@ from catdog.report.wording import (
     title,
     visible,
 )
-from catdog.runs.records import Manifest, Sweep
+from catdog.runs.records import Manifest, Setting, Sweep
 
 #: What the codes in the run's files mean, for people.
 CODES = {
@@ -45,15 +45,12 @@ CODES = {
 }
 
 
-def code(value: Any) -> str:
+def code(text: str) -> str:
     """A reason, flag, setting or status as words."""
-    if value is None:
-        return MISSING
-    text = str(value)
     return CODES.get(text) or visible(text.replace("_", " "))
 
 
-def setting(value: Any) -> str:
+def setting(value: Setting) -> str:
     """A hyperparameter's value: ``0.000213`` for a float, the rest as it is."""
     if value is None:
         return MISSING

@@ -7,7 +7,7 @@ a run's. What cannot be read becomes a line in :attr:`Run.problems`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -28,17 +28,22 @@ from catdog.storage import Location
 T = TypeVar("T")
 R = TypeVar("R", bound=records.Record)
 
+#: The columns that are read of a run's tables.
+PREDICTIONS = "uri split label logit logit_tta"
+PHOTOS = "uri label near_duplicate_of held_back width height brightness sharpness"
+REJECTED = "uri reason detail thumbnail"
+
 
 class Predictions(NamedTuple):
     """One model on one split: ``uris``, ``labels`` (0, 1), ``logits``, all (n,), ordered by URI.
 
-    ``mirrored`` is the mean logit of each picture and its mirror image, where that was computed.
+    ``mirrored`` is the mean logit of each picture and its mirror image.
     """
 
     uris: Array
     labels: Array
     logits: Array
-    mirrored: Array | None
+    mirrored: Array
 
 
 class Overlay(NamedTuple):
@@ -120,10 +125,10 @@ def load(root: Location) -> Run:
         record=reader.record("run.json", records.Run),
         events=events,
         manifest=reader.record("data/manifest.json", records.Manifest),
-        rejected=reader.table("data/rejected.parquet", {"uri": "", "reason": "unknown"}),
-        photos=reader.table("data/photos.parquet", {"uri": ""}),
+        rejected=reader.table("data/rejected.parquet", REJECTED),
+        photos=reader.table("data/photos.parquet", PHOTOS),
         models=tuple(_model(reader, name, events) for name in _model_names(root, config)),
-        thumbnails=_pictures(reader.table("artifacts/thumbnails.parquet", {"uri": ""})),
+        thumbnails=reader.pictures("artifacts/thumbnails.parquet", "thumbnail"),
         sweeps=_sweeps(reader, events),
         problems=reader.problems,
     )
@@ -163,14 +168,16 @@ class _Reader:
             self.problems.append(f"{path} holds values of another kind, left out: {names}")
         return found
 
-    def table(self, path: str, columns: Mapping[str, Any]) -> pd.DataFrame:
-        """A Parquet file with at least ``columns`` (name to default); their nulls are filled."""
+    def table(self, path: str, columns: str) -> pd.DataFrame:
+        """A Parquet file; empty where it is missing or lacks one of ``columns``."""
         frame = self.read(path, _parquet, pd.DataFrame())
-        for name, default in columns.items():
-            if name not in frame:
-                frame[name] = pd.Series([default] * len(frame), dtype=object)
-            frame[name] = frame[name].astype(object).where(frame[name].notna(), default)
-        return frame
+        wanted = columns.split()
+        return frame if set(wanted) <= set(frame) else pd.DataFrame(columns=wanted, dtype=object)
+
+    def pictures(self, path: str, column: str) -> dict[str, bytes]:
+        """JPEG bytes by URI."""
+        table = self.table(path, f"uri {column}")
+        return dict(zip(table["uri"], table[column], strict=True))
 
 
 def _parquet(raw: bytes) -> pd.DataFrame:
@@ -206,15 +213,16 @@ def _model_names(root: Location, config: dict[str, Any]) -> list[str]:
 
 def _model(reader: _Reader, name: str, events: list[records.Event]) -> ModelFiles:
     base = f"models/{name}"
-    table = reader.read(f"{base}/predictions.parquet", _parquet, pd.DataFrame())
-    overlays = reader.table(f"{base}/artifacts/gradcam.parquet", {"uri": ""})
+    table = reader.table(f"{base}/predictions.parquet", PREDICTIONS)
+    overlays = f"{base}/artifacts/gradcam.parquet"
+    shown, heat = (reader.pictures(overlays, column) for column in ("thumbnail", "heatmap"))
     return ModelFiles(
         name=name,
         facts=reader.record(f"{base}/model.json", records.Model),
         history=reader.history(f"{base}/history.json") or recovered.history(events, name),
         val=_predictions(reader, table, "val", name),
         test=_predictions(reader, table, "test", name),
-        overlays=_overlays(overlays),
+        overlays={uri: Overlay(shown[uri], heat[uri]) for uri in shown},
         seeds=_seeds(reader, name),
         exports=reader.record(f"{base}/exports.json", records.Exports).formats,
     )
@@ -226,7 +234,7 @@ def _seeds(reader: _Reader, name: str) -> tuple[SeedFiles, ...]:
         if not folder.isdigit():
             continue
         base = f"models/{name}/seeds/{folder}"
-        table = reader.read(f"{base}/predictions.parquet", _parquet, pd.DataFrame())
+        table = reader.table(f"{base}/predictions.parquet", PREDICTIONS)
         facts = reader.record(f"{base}/model.json", records.Model)
         label = f"{name}, seed {folder}"
         seeds.append(SeedFiles(int(folder), facts, _predictions(reader, table, "test", label)))
@@ -235,40 +243,18 @@ def _seeds(reader: _Reader, name: str) -> tuple[SeedFiles, ...]:
 
 def _predictions(reader: _Reader, table: pd.DataFrame, split: str, who: str) -> Predictions | None:
     """Rows of ``split``, each photo once; ``None`` where there are none that can be used."""
-    if not {"uri", "split", "label", "logit"} <= set(table.columns):
-        return None
     rows = table[table["split"] == split].drop_duplicates("uri").sort_values("uri")
     if rows.empty:
         return None
-    logits = rows["logit"].to_numpy(np.float64)
-    if not np.isfinite(logits).all():
-        bad = int((~np.isfinite(logits)).sum())
+    logits, mirrored = (rows[key].to_numpy(np.float64) for key in ("logit", "logit_tta"))
+    if bad := int((~np.isfinite(logits + mirrored)).sum()):
         reader.problems.append(
             f"{who}: {bad} of {len(rows)} {split} predictions are not numbers; "
             "its results are left out"
         )
         return None
-    mirrored = None
-    if "logit_tta" in rows and np.isfinite(rows["logit_tta"].to_numpy(np.float64)).all():
-        mirrored = rows["logit_tta"].to_numpy(np.float64)
     labels = rows["label"].to_numpy(np.int64)
     return Predictions(rows["uri"].to_numpy(object), labels, logits, mirrored)
-
-
-def _overlays(table: pd.DataFrame) -> dict[str, Overlay]:
-    return {
-        str(row["uri"]): Overlay(_bytes(row.get("thumbnail")), _bytes(row.get("heatmap")))
-        for row in table.to_dict("records")
-    }
-
-
-def _pictures(table: pd.DataFrame) -> dict[str, bytes]:
-    rows = table.to_dict("records")
-    return {str(row["uri"]): _bytes(row.get("thumbnail")) for row in rows}
-
-
-def _bytes(value: Any) -> bytes:
-    return value if isinstance(value, bytes) else b""
 
 
 def _sweeps(reader: _Reader, events: list[records.Event]) -> dict[str, records.Sweep]:

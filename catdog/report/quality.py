@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 
 import pandas as pd
@@ -37,7 +36,7 @@ class NearDuplicate:
 
     @property
     def conflict(self) -> bool:
-        return self.other_label != "" and self.label != self.other_label
+        return self.label != self.other_label
 
 
 @dataclass(frozen=True)
@@ -65,12 +64,8 @@ def inspect(run: Run) -> Quality:
     """Collect the view of ``run``'s data; missing files leave their parts empty."""
     manifest = run.manifest
     reasons = manifest.rejected
-    if not reasons and len(run.rejected):
-        reasons = dict(Counter(str(reason) for reason in run.rejected["reason"]))
     pictures, others = _rejected(run.rejected)
     doubles = _doubles(run.photos)
-    flags = _flags(run.photos)
-    named = sum(count for flag, count in flags.items() if "conflict" in flag)
     return Quality(
         reasons=dict(sorted(reasons.items(), key=lambda item: -item[1])),
         files=manifest.files,
@@ -82,8 +77,8 @@ def inspect(run: Run) -> Quality:
         rejected=sum(reasons.values()),
         doubles=tuple(doubles[:MOST_ROWS]),
         doubled=len(doubles),
-        conflicts=max(named, sum(double.conflict for double in doubles)),
-        flags=flags,
+        conflicts=sum(double.conflict for double in doubles),
+        flags=manifest.flags,
     )
 
 
@@ -117,34 +112,16 @@ def _short(detail: str) -> str:
 
 def _doubles(photos: pd.DataFrame) -> list[NearDuplicate]:
     """Near duplicates, those with contradicting labels first."""
-    if not {"near_duplicate_of", "label"} <= set(photos):
-        return []
     labels = dict(zip(photos["uri"], photos["label"], strict=True))
-    rows = photos[photos["near_duplicate_of"].notna() & (photos["near_duplicate_of"] != "")]
+    rows = photos[photos["near_duplicate_of"].notna()]
     found = [
         NearDuplicate(
-            name=file_name(str(row["uri"])),
-            label=_class(row["label"]),
-            other=file_name(str(row["near_duplicate_of"])),
-            other_label=_class(labels.get(row["near_duplicate_of"])),
-            held_back=bool(row.get("held_back")),
+            name=file_name(row["uri"]),
+            label=CLASSES[row["label"]],
+            other=file_name(row["near_duplicate_of"]),
+            other_label=CLASSES[labels[row["near_duplicate_of"]]],
+            held_back=row["held_back"],
         )
         for row in rows.to_dict("records")
     ]
     return sorted(found, key=lambda double: not double.conflict)
-
-
-def _class(label: object) -> str:
-    return CLASSES[int(label)] if isinstance(label, (int, float)) and label in (0, 1) else ""
-
-
-def _flags(photos: pd.DataFrame) -> dict[str, int]:
-    if "flags" not in photos:
-        return {}
-    counts: Counter[str] = Counter()
-    for value in photos["flags"]:
-        parts = value.split(",") if isinstance(value, str) else value
-        if isinstance(parts, (str, bytes)) or not hasattr(parts, "__iter__"):
-            continue
-        counts.update(visible(str(part).strip()) for part in parts if str(part).strip())
-    return dict(counts.most_common())

@@ -291,8 +291,7 @@ def _ensembles(run: Run) -> Iterator[Ensemble]:
         best = right.index(max(right))
         yield _ensemble("average", run, labels, averaged(logits), ready[best][0], logits[best])
     for name, test in ready:
-        if test.mirrored is not None:
-            yield _ensemble(f"{name}+tta", run, test.labels, test.mirrored, name, test.logits)
+        yield _ensemble(f"{name}+tta", run, test.labels, test.mirrored, name, test.logits)
 
 
 def _ensemble(

@@ -43,7 +43,7 @@ class Dimension:
 
 
 def dimensions(photos: pd.DataFrame, models: Sequence[ModelResult]) -> list[Dimension]:
-    """Accuracies of ``models`` (of one run) by each property that ``photos`` has.
+    """Accuracies of ``models`` (of one run) by each property of ``photos``.
 
     Thirds of the test photos, so that each bin has enough of them; aspect by its shape.
     """
@@ -61,23 +61,15 @@ def dimensions(photos: pd.DataFrame, models: Sequence[ModelResult]) -> list[Dime
     }
     every = pd.Index([]).append([right.index for right in judged.values()]).unique()
     table = known.reindex(every)
-    found = []
-    if {"width", "height"} <= set(table):
-        side = table[["width", "height"]].min(axis=1, skipna=False)
-        found.append(
-            _thirds("size", "shorter side, pixels", ("small", "middle", "large"), side, judged)
-        )
-        found.append(_aspect(table["width"] / table["height"], judged))
-    if "brightness" in table:
-        grey = table["brightness"].astype(float)
-        # Some inspections write 0..1 and some 0..255; people read per cent of white either way.
-        grey = grey * (100 if grey.max() <= 1 else 100 / 255)
-        names = ("dark", "middle", "bright")
-        found.append(_thirds("brightness", "mean brightness, % of white", names, grey, judged))
-    if "sharpness" in table:
-        names = ("blurred", "middle", "sharp")
-        unit = "strength of edges (Laplacian)"
-        found.append(_thirds("sharpness", unit, names, table["sharpness"], judged))
+    side = table[["width", "height"]].min(axis=1, skipna=False)
+    grey, edges = 100 * table["brightness"], table["sharpness"]
+    shades, focus = ("dark", "middle", "bright"), ("blurred", "middle", "sharp")
+    found = [
+        _thirds("size", "shorter side, pixels", ("small", "middle", "large"), side, judged),
+        _aspect(table["width"] / table["height"], judged),
+        _thirds("brightness", "mean brightness, % of white", shades, grey, judged),
+        _thirds("sharpness", "strength of edges (Laplacian)", focus, edges, judged),
+    ]
     return [dimension for dimension in found if dimension.bins or dimension.same]
 
 

@@ -273,6 +273,8 @@ class Manifest(Record):
     kept: int | None = None
     held_back: int | None = None
     rejected: dict[str, int] = {}
+    #: Kept photos by what inspection remarked on them.
+    flags: dict[str, int] = {}
     splits: dict[str, dict[str, int]] = {}
     seconds: float | None = None
     images_per_second: float | None = None
