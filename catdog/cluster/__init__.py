@@ -2,5 +2,5 @@
 
 In: ``RAY_ADDRESS`` and the settings ``compute``. Out: a connection, what the cluster has, and the
 :class:`~catdog.cluster.workers.Workers` that a run uses. Imports ``config``, ``console``,
-``errors`` and ``storage``.
+``errors``, ``runs`` and ``storage``.
 """

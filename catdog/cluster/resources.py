@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from catdog.cluster.machine import BFLOAT16, NAMED_PACKAGES, cpu_flags, cpu_name
 from catdog.cluster.scaling import fitting, nodes_to_come
@@ -15,6 +15,7 @@ from catdog.cluster.workers import Workers
 from catdog.config import Config, Precision
 from catdog.console import plural
 from catdog.errors import UserError
+from catdog.runs.records import Hardware
 
 #: What Ray calls the head among a node's resources.
 HEAD = "node:__internal_head__"
@@ -142,17 +143,17 @@ def _cpu_has_bfloat16() -> bool:
     return not BFLOAT16.isdisjoint(cpu_flags())
 
 
-def describe_hardware(resources: Resources) -> dict[str, Any]:
+def describe_hardware(resources: Resources) -> Hardware:
     gpus = Counter[str]()
     for node in resources.nodes:
         gpus[node.accelerator] += node.gpus
-    return {
-        "cpu": cpu_name(),
-        "cpus": resources.cpus,
-        "memory_bytes": resources.memory_bytes,
-        "gpus": [f"{count} × {name}" for name, count in gpus.items() if count],
-        "nodes": len(resources.nodes),
-    }
+    return Hardware(
+        cpu=cpu_name(),
+        cpus=resources.cpus,
+        memory_bytes=resources.memory_bytes,
+        gpus=[f"{count} × {name}" for name, count in gpus.items() if count],
+        nodes=len(resources.nodes),
+    )
 
 
 def versions() -> dict[str, str]:

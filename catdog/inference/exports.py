@@ -37,6 +37,7 @@ from catdog.inference.formats import (
 )
 from catdog.models.saving import load_keras, logits_of
 from catdog.runs import now
+from catdog.runs.records import Export, Exports
 from catdog.storage import Location
 
 MOST_DIFFERENCE = 1e-3
@@ -50,7 +51,7 @@ Say = Callable[[str], None]
 
 def export(
     model: FinishedModel, formats: Sequence[str], photos: TestPhotos, say: Say = lambda line: None
-) -> dict[str, Any]:
+) -> Exports:
     """Write ``formats`` of ``model``, prove each, and note it in ``exports.json``.
 
     The float32 formats are compared with the same weights in float32 under Keras; ``model.keras``,
@@ -70,12 +71,13 @@ def export(
     for name in formats:
         say(f"{model.name}: {name}")
         with tempfile.TemporaryDirectory(prefix="catdog-export-") as folder:
-            facts = makers[name](model, proof, Path(folder))
-            _check(name, facts)
+            made = makers[name](model, proof, Path(folder))
+            _check(name, made)
             _keep(Path(folder), model.folder / "exports")
-        _note(model, proof, name, facts)
-    record: dict[str, Any] = (model.folder / "exports.json").read_json()
-    return record
+        record = _noted(model)
+        record.formats = record.formats | {name: made}
+        (model.folder / "exports.json").write_json(record.as_json())
+    return _noted(model)
 
 
 @dataclass
@@ -102,24 +104,32 @@ class _Proof:
         run: Array = probabilities(logits / model.temperature)
         return cls(photos, loaded, network, run, expected)
 
-    def facts(self, found: Array, reference: Array, files: int) -> dict[str, Any]:
-        return {
-            "bytes": files,
-            "max_difference": float(np.abs(found - reference).max()),
-            "same_label_as_run": float(((found > 0.5) == (self.run > 0.5)).mean()),
-        }
+    def export(
+        self, model: FinishedModel, path: str, found: Array, reference: Array, files: int
+    ) -> Export:
+        return Export(
+            path=path,
+            precision="float32",
+            bytes=files,
+            temperature=model.temperature,
+            max_difference=float(np.abs(found - reference).max()),
+            same_label_as_run=float(((found > 0.5) == (self.run > 0.5)).mean()),
+            test_photos=len(self.photos.pixels),
+            cores=machine.cores(),
+            made_at=now(),
+        )
 
 
-def _keras(model: FinishedModel, proof: _Proof, folder: Path) -> dict[str, Any]:
+def _keras(model: FinishedModel, proof: _Proof, folder: Path) -> Export:
     forward = logits_of(proof.loaded)
     found = probabilities(_in_batches(forward, proof.photos.pixels) / model.temperature)
-    facts = proof.facts(found, proof.run, len(model.file.read_bytes()))
-    latency = _latency_ms(lambda: forward(proof.photos.pixels[:1]).numpy())
-    precision = proof.loaded.layers[1].dtype_policy.compute_dtype
-    return {"path": "model.keras", "precision": precision, **facts, "latency_ms": latency}
+    made = proof.export(model, "model.keras", found, proof.run, len(model.file.read_bytes()))
+    made.latency_ms = _latency_ms(lambda: forward(proof.photos.pixels[:1]).numpy())
+    made.precision = proof.loaded.layers[1].dtype_policy.compute_dtype
+    return made
 
 
-def _saved_model(model: FinishedModel, proof: _Proof, folder: Path) -> dict[str, Any]:
+def _saved_model(model: FinishedModel, proof: _Proof, folder: Path) -> Export:
     import tensorflow as tf
 
     target = folder / "saved_model"
@@ -127,7 +137,7 @@ def _saved_model(model: FinishedModel, proof: _Proof, folder: Path) -> dict[str,
     signatures = tf.saved_model.load(str(target)).signatures
     from_jpeg, from_pixels = signatures["serving_default"], signatures[PIXELS]
     found = _in_batches(lambda pixels: from_pixels(pixels=pixels)[OUTPUT], proof.photos.pixels)
-    facts = proof.facts(found, proof.expected, _size_of(target))
+    made = proof.export(model, "exports/saved_model", found, proof.expected, _size_of(target))
     where, files = proof.photos.jpegs
     answers = _in_batches(lambda data: from_jpeg(jpeg=tf.constant(list(data)))["label"], files)
     same = (answers == b"dog") == (proof.expected[where] > 0.5)
@@ -135,49 +145,38 @@ def _saved_model(model: FinishedModel, proof: _Proof, folder: Path) -> dict[str,
     def one_photo() -> None:
         from_jpeg(jpeg=tf.constant(files[:1].tolist()))[OUTPUT].numpy()
 
-    return {
-        "path": "exports/saved_model",
-        "precision": "float32",
-        **facts,
-        "jpeg_photos": len(files),
-        "same_label_from_jpeg": float(same.mean()),
-        "latency_ms": _latency_ms(one_photo),
-    }
+    made.jpeg_photos, made.same_label_from_jpeg = len(files), float(same.mean())
+    made.latency_ms = _latency_ms(one_photo)
+    return made
 
 
-def _onnx(model: FinishedModel, proof: _Proof, folder: Path) -> dict[str, Any]:
+def _onnx(model: FinishedModel, proof: _Proof, folder: Path) -> Export:
     target = folder / "model.onnx"
     write_onnx(proof.network, target, model.temperature)
     forward = load_onnx(target)
     found = _in_batches(forward, proof.photos.pixels)
-    facts = proof.facts(found, proof.expected, _size_of(target))
-    latency = _latency_ms(lambda: forward(proof.photos.pixels[:1]))
-    return {"path": "exports/model.onnx", "precision": "float32", **facts, "latency_ms": latency}
+    made = proof.export(model, "exports/model.onnx", found, proof.expected, _size_of(target))
+    made.latency_ms = _latency_ms(lambda: forward(proof.photos.pixels[:1]))
+    return made
 
 
-def _check(name: str, facts: dict[str, Any]) -> None:
-    if not facts["max_difference"] < MOST_DIFFERENCE:
+def _check(name: str, made: Export) -> None:
+    if not made.max_difference < MOST_DIFFERENCE:
         raise RunFailed(
             f"{name} is not kept: on the same pixels its probabilities differ by up to "
-            f"{facts['max_difference']:.2g} from the model's"
+            f"{made.max_difference:.2g} from the model's"
         )
-    if not facts.get("same_label_from_jpeg", 1.0) >= LEAST_SAME_LABEL:
+    same = made.same_label_from_jpeg
+    if same is not None and not same >= LEAST_SAME_LABEL:
         raise RunFailed(
-            f"{name} is not kept: from JPEG bytes only {facts['same_label_from_jpeg']:.1%} of the "
-            "test photos get the model's label"
+            f"{name} is not kept: from JPEG bytes only {same:.1%} of the test photos get the "
+            "model's label"
         )
 
 
-def _note(model: FinishedModel, proof: _Proof, name: str, facts: dict[str, Any]) -> None:
+def _noted(model: FinishedModel) -> Exports:
     target = model.folder / "exports.json"
-    record = target.read_json() if target.exists() else {"formats": {}}
-    record["formats"][name] = facts | {
-        "temperature": model.temperature,
-        "test_photos": len(proof.photos.pixels),
-        "cores": machine.cores(),
-        "made_at": now(),
-    }
-    target.write_json(record)
+    return Exports.fitted(target.read_json())[0] if target.exists() else Exports()
 
 
 def _in_batches(forward: Callable[[Any], Any], rows: Array) -> Array:
@@ -229,12 +228,12 @@ def run_export(model: str, formats: Sequence[str]) -> None:
     rows = [
         [
             name,
-            str(chosen.folder / facts["path"]),
-            console.size(facts["bytes"]),
-            f"{facts['latency_ms']:.1f} ms",
-            f"{facts['max_difference']:.1e}",
+            str(chosen.folder / made.path),
+            console.size(made.bytes or 0),
+            f"{made.latency_ms:.1f} ms",
+            f"{made.max_difference:.1e}",
         ]
-        for name, facts in record["formats"].items()
+        for name, made in record.formats.items()
     ]
     console.table(["format", "where", "size", "one photo", "largest difference"], rows)
     console.say(str(_in_report(chosen.run)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from catdog.config import ModelName
 from catdog.pipeline.planning import Plan
 from catdog.report.wording import workers_words
-from catdog.runs.records import BestEpoch, Model, Probe, Training
+from catdog.runs.records import Epoch, Model, Probe, Training
 from catdog.storage import Location
 from catdog.training.job import TrainingJob
 
@@ -33,7 +33,7 @@ def write_model_files(plan: Plan, job: TrainingJob, training: Training) -> None:
         reproducible=training.reproducible,
         varies=training.varies,
         seed=job.seed,
-        best=BestEpoch(phase=job.phase, epoch=training.best.epoch),
+        best=Epoch(phase=job.phase, epoch=training.best.epoch),
         train=training.train.model_copy(update={"seconds": seconds}),
         file_bytes=training.file_bytes,
         unfrozen_blocks=getattr(job.settings, "unfrozen_blocks", None),

@@ -1,8 +1,8 @@
 """The comparison report, from run directories' files alone.
 
 In: one run directory or several. Out: ``report.json``, ``report.html``, ``report.md`` and a card
-for each model. Imports ``config``, ``console``, ``errors``, ``evaluation``, ``redact`` and
-``storage``; neither Ray nor TensorFlow.
+for each model. Imports ``config``, ``console``, ``errors``, ``evaluation``, ``redact``, ``runs``
+and ``storage``; neither Ray nor TensorFlow.
 """
 
 from __future__ import annotations

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from catdog.report.charts import PHASE_NAMES
 from catdog.report.facts import repeat_rows, weights_words
 from catdog.report.results import ModelResult
+from catdog.report.views import View
 from catdog.report.wording import count, duration, percent, plural, visible, workers_words
 
 
-def card(view: Mapping[str, Any], model: ModelResult) -> dict[str, Any]:
+def card(view: View, model: ModelResult) -> View:
     """What a model card names, beside all that the report's pages do."""
     return {
         **view,
@@ -41,7 +39,7 @@ def _card_rows(model: ModelResult) -> list[tuple[str, str]]:
     return [(term, visible(words)) for term, words in rows.items() if words]
 
 
-def _weak(view: Mapping[str, Any], model: ModelResult) -> list[str]:
+def _weak(view: View, model: ModelResult) -> list[str]:
     """The worst group of each property whose interval lies below the model's accuracy."""
     lines = []
     for run, _, drawn, _ in view["slices"]:

@@ -102,7 +102,7 @@ def _best(model: ModelResult) -> int | None:
     return _position(model.files.history, best.phase, best.epoch)
 
 
-def _position(rows: Sequence[Epoch], phase: str, epoch: int | None) -> int | None:
+def _position(rows: Sequence[Epoch], phase: str, epoch: int) -> int | None:
     for position, row in enumerate(rows, 1):
         if (row.phase, row.epoch) == (phase, epoch):
             return position

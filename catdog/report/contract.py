@@ -79,7 +79,7 @@ def _model(model: ModelResult) -> Tree:
         "val": _evaluation(model.val),
         "train": model.training and asdict(model.training),
         "history": [row.model_dump() for row in model.files.history],
-        "best_epoch": facts.best.model_dump() if facts.best.epoch else None,
+        "best_epoch": facts.best.as_json() or None,
         "calibration": calibration
         and {
             "temperature": calibration.temperature.value,
@@ -129,7 +129,7 @@ def _pair(pair: Pair) -> Tree:
 
 def _sweep(sweep: Sweep) -> Tree:
     trials = [trial.model_dump(exclude={"history"}) for trial in sweep.trials]
-    return {**sweep.model_dump(include={"best", "seconds"}), "trials": trials}
+    return {"best": sweep.best and sweep.best.as_json(), "seconds": sweep.seconds, "trials": trials}
 
 
 def _plain(value: object) -> object:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from catdog import console
 from catdog.report.wording import MISSING, number_range, title, visible
+
+Tree: TypeAlias = dict[str, Any]
 
 if TYPE_CHECKING:
     from catdog.storage import Location
@@ -30,7 +32,7 @@ def show(run: Location) -> None:
         console.say(f"{purpose}\n  {command}")
 
 
-def _row(model: dict[str, Any]) -> list[str]:
+def _row(model: Tree) -> list[str]:
     test, seconds = model["test"], (model["train"] or {}).get("seconds")
     numbers = [MISSING] * 3
     if test is not None:
@@ -40,11 +42,11 @@ def _row(model: dict[str, Any]) -> list[str]:
     return [visible(title(model["name"])), *numbers, time]
 
 
-def _spread(seeds: dict[str, Any] | None) -> str:
+def _spread(seeds: Tree | None) -> str:
     return MISSING if seeds is None else f"{seeds['mean']:.3f} ± {seeds['sd']:.3f} ({seeds['n']})"
 
 
-def next_commands(report: dict[str, Any], run: str) -> list[tuple[str, str]]:
+def next_commands(report: Tree, run: str) -> list[tuple[str, str]]:
     """(purpose, command) of two: after drawings own photos come first; predicting with this run."""
     python = sys.orig_argv[0]
     predict = [python, "jobs/predict.py", "--model", run, "--data", "PHOTO"]

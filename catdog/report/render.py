@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import jinja2
 
@@ -14,6 +14,7 @@ from catdog.evaluation.metrics import CALIBRATION_BINS
 from catdog.report import wording
 from catdog.report.facts import FILTERS
 from catdog.report.svg import trusted
+from catdog.report.views import View
 
 _WORDING = (
     "code_block",
@@ -32,7 +33,7 @@ _WORDING = (
 )
 
 
-def html(view: dict[str, Any]) -> str:
+def html(view: View) -> str:
     """The whole page. It asks the network for nothing and may run no script but its own."""
     environment = _environment("html")
     style = _source(environment, "style.css")
@@ -47,7 +48,7 @@ def html(view: dict[str, Any]) -> str:
     )
 
 
-def markdown(template: str, view: dict[str, Any]) -> str:
+def markdown(template: str, view: View) -> str:
     """A Markdown page in which every value is plain words, whatever it holds."""
     return _environment("markdown").get_template(template).render(**view)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from markupsafe import Markup
 
@@ -19,14 +19,17 @@ from catdog.report.svg import series, strip, swatch
 from catdog.report.sweeps import sweep_view
 from catdog.report.wording import listed, plural, visible
 
+#: What the templates name.
+View: TypeAlias = dict[str, Any]
 
-def context(report: Report, verdict: Conclusion) -> dict[str, Any]:
+
+def context(report: Report, verdict: Conclusion) -> View:
     """Everything that the templates name."""
     styles = {model.key: index for index, model in enumerate(report.models)}
     ready = report.evaluated
     ordered = ready + [model for model in report.models if model not in ready]
     training = _training(ordered, styles)
-    view: dict[str, Any] = {
+    view: View = {
         "report": report,
         "verdict": verdict,
         "ordered": ordered,
@@ -96,7 +99,7 @@ def _contents(view: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(anchor, text) for anchor, text, there in entries if there]
 
 
-def _strips(report: Report, styles: Mapping[str, int]) -> dict[str, Any]:
+def _strips(report: Report, styles: Mapping[str, int]) -> View:
     """Makers of the intervals drawn in tables, each kind on one scale for all rows."""
     results = [m.test for m in report.evaluated if m.test] + [e.test for e in report.ensembles]
     low = min([result.accuracy_ci95.low for result in results], default=0.0)
@@ -163,7 +166,7 @@ def _training_words(model: ModelResult) -> str:
         spans = [f"{name} {plural(last - first + 1, 'epoch')}" for name, first, last in phases]
         words.append(f"{listed(spans).capitalize()}.")
     best = model.files.facts.best
-    if best.epoch is not None:
+    if best.epoch:
         phase = charts.PHASE_NAMES.get(best.phase, visible(best.phase))
         words.append(f"Best: epoch {best.epoch} ({phase}).")
     for event in model.run.restarts(model.name):

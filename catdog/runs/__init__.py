@@ -1,4 +1,4 @@
-"""Run directory: paths, ``run.json``, events and the lease.
+"""The run directory: its paths, its records, its lease; what workers tell of a run.
 
 In: a :class:`~catdog.config.Config` and events. Out: ``run.json``, ``config.yaml``,
 ``events.jsonl`` and the lease; what a storage holds, how far a run is, and what may be removed.

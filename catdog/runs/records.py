@@ -124,11 +124,6 @@ class TrainingFacts(Record):
     restarts: int = 0
 
 
-class BestEpoch(Record):
-    phase: str = ""
-    epoch: int | None = None
-
-
 class _Trained(File):
     name: str = ""
     parameters: int | None = None
@@ -176,7 +171,8 @@ class Model(_Trained):
     input_scale: str | None = None
     image_size: int | None = None
     seed: int | None = None
-    best: BestEpoch = BestEpoch()
+    #: Its phase and number alone.
+    best: Epoch = Epoch(phase="")
     unfrozen_blocks: int | str | None = None
     settings: dict[str, object] = {}
     predict_images_per_second: float | None = None
@@ -246,18 +242,11 @@ class Trial(File):
         return self.status == "failed"
 
 
-class BestTrial(Record):
-    id: str = ""
-    config: Point = {}
-    val_accuracy: float | None = None
-    val_loss: float | None = None
-
-
 class Sweep(File):
     """``trials.json``."""
 
     trials: list[Trial] = []
-    best: BestTrial | None = None
+    best: Trial | None = None
     search: str | None = None
     seconds: float | None = None
 
@@ -289,7 +278,7 @@ class Export(Record):
     temperature: float | None = None
     latency_ms: float | None = None
     cores: int | None = None
-    max_difference: float | None = None
+    max_difference: Measure = math.nan
     same_label_as_run: float | None = None
     test_photos: int | None = None
     same_label_from_jpeg: float | None = None

@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from catdog.errors import RunFailed
-from catdog.runs.records import BestTrial, Epoch, Point, Sweep, Trial
+from catdog.runs.records import Epoch, Point, Sweep, Trial
 from catdog.storage import Location
 from catdog.transfer.search import Search
 
 OnTrial = Callable[[Trial], None]
+
+#: What is told of the best trial.
+BEST = ("id", "config", "val_accuracy", "val_loss")
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class TrialStore:
         before = Sweep.fitted(target.read_json())[0].seconds if target.exists() else None
         sweep = Sweep(
             trials=trials,
-            best=BestTrial(**ranked[0].model_dump(include=set(BestTrial.model_fields))),
+            best=Trial(**ranked[0].model_dump(include=set(BEST))),
             search=self.search.method,
             seconds=(before or 0.0) + seconds,
         )

@@ -148,8 +148,8 @@ def test_workers_with_a_gpu_get_cores_beside_one() -> None:
 def test_the_hardware_is_described_by_its_gpus() -> None:
     nodes = ({"CPU": 8, "GPU": 2, "accelerator_type:L4": 1}, {"CPU": 4, "GPU": 1}, {"CPU": 4})
     described = describe_hardware(Resources(tuple(map(Node.of, nodes))))
-    assert described["gpus"] == ["2 × L4", "1 × GPU"]
-    assert (described["cpus"], described["nodes"]) == (16, 3)
+    assert described.gpus == ["2 × L4", "1 × GPU"]
+    assert (described.cpus, described.nodes) == (16, 3)
 
 
 def test_xla_is_refused_where_it_would_fail() -> None:

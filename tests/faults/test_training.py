@@ -95,14 +95,12 @@ def test_workers_that_are_killed_and_hang_cost_part_of_an_epoch_each_and_nothing
     kill, stop = send_to_one_worker(signal.SIGKILL), send_to_one_worker(signal.SIGSTOP)
     facts, watched = fit(job, {1: kill, 3: stop})
     assert losses(facts) == whole, "to the last bit"
-    assert facts["train"]["restarts"] == 2
+    assert facts.train.restarts == 2
     assert watched.epochs() == list(range(1, EPOCHS + 1)), "an epoch was trained twice"
     assert epochs_in_tensorboard(job) == watched.epochs()
     # Every row once, whatever the shares: the last batch of 15 is one of 7 and one of 8.
-    best = facts["best"]
-    assert evaluated_by_keras(job) == pytest.approx(
-        (best["val_loss"], best["val_accuracy"]), abs=1e-6
-    )
+    best = facts.best
+    assert evaluated_by_keras(job) == pytest.approx((best.val_loss, best.val_accuracy), abs=1e-6)
 
 
 def test_a_full_disk_is_named_and_leaves_the_last_checkpoint(

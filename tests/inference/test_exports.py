@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture(scope="module")
 def made(finished_run: Any) -> dict[str, Any]:
     model = find_model(str(finished_run.path))
-    return exports.export(model, exports.FORMATS, photos_of(model.run))["formats"]
+    return exports.export(model, exports.FORMATS, photos_of(model.run)).as_json()["formats"]
 
 
 @pytest.mark.parametrize("name", exports.FORMATS)

@@ -85,9 +85,10 @@ def test_kept_activations_train_like_the_whole_network(
     )
     kept, kept_logits = trained(kept_job)
     whole, whole_logits = trained(whole_job)
-    assert [row["epoch"] for row in kept] == [1, 2]
+    assert [row.epoch for row in kept] == [1, 2]
     for ours, theirs in zip(kept, whole, strict=True):
         for key in ("loss", "val_loss"):
-            assert ours[key] == pytest.approx(theirs[key], abs=1e-4), (key, ours, theirs)
+            expected = pytest.approx(getattr(theirs, key), abs=1e-4)
+            assert getattr(ours, key) == expected, (key, ours, theirs)
     assert kept[1].loss != pytest.approx(kept[0].loss, abs=1e-3), "it has learnt something"
     np.testing.assert_allclose(kept_logits, whole_logits, atol=1e-4)
