@@ -18,7 +18,7 @@ from catdog.data.images import shrink
 from catdog.errors import RunFailed
 from catdog.inference import exports
 from catdog.inference.finished import FinishedModel, find_model, photos_of
-from catdog.inference.formats import load_onnx, portable, prepared, write_onnx
+from catdog.inference.formats import FORMATS, load_onnx, portable, prepared, write_onnx
 from catdog.models import registry
 from catdog.storage import Location
 
@@ -28,10 +28,10 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture(scope="module")
 def made(finished_run: Any) -> dict[str, Any]:
     model = find_model(str(finished_run.path))
-    return exports.export(model, exports.FORMATS, photos_of(model.run)).as_json()["formats"]
+    return exports.export(model, FORMATS, photos_of(model.run)).as_json()["formats"]
 
 
-@pytest.mark.parametrize("name", exports.FORMATS)
+@pytest.mark.parametrize("name", FORMATS)
 def test_each_format_is_proven_on_the_same_pixels(made: dict[str, Any], name: str) -> None:
     facts = made[name]
     assert facts["max_difference"] < 1e-3
