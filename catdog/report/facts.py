@@ -184,7 +184,7 @@ def export_format(name: str) -> str:
 
 def tiny(value: float | None) -> str:
     """A difference by its order of magnitude: ``4.2e-7`` → ``4×10⁻⁷``."""
-    if value is None or value == 0 or abs(value) >= 0.001:
+    if value is None or not 0 < abs(value) < 0.001:
         return decimal(value) if value else count(value)
     mantissa, _, exponent = f"{value:.0e}".partition("e")
     power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
