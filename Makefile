@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-all lint format types docs gpu python clean .venv FORCE
+.PHONY: help train test test-slow test-all lint format types docs gpu lowest python clean .venv FORCE
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -81,11 +81,17 @@ docs: $(READY)  ## write docs/settings.md and its JSON schema from the code
 gpu: $(READY)  ## set up, and TensorFlow with CUDA for this machine's GPUs
 	$(PIP_INSTALL) --build-constraint constraints.txt --editable '.[gpu]'
 
+lowest:  ## the sample job with the lowest versions that pyproject.toml declares
+	"$(CHOSEN)" -m venv --clear .venv-lowest
+	.venv-lowest/bin/python -m pip install -qq --disable-pip-version-check --upgrade pip uv
+	.venv-lowest/bin/python tools/uv_install.py --resolution lowest-direct --editable .
+	.venv-lowest/bin/python jobs/train.py
+
 python:  ## which Python a set-up takes
 	@echo "$(CHOSEN)"
 
 clean:  ## remove .venv and the caches; runs stay
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # A finished set-up is brought up to date where it is, so that whatever runs from it goes on; one
 # that was interrupted, or is of another Python, is made anew. Where pip gives up by itself (no
