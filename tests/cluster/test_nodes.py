@@ -141,7 +141,7 @@ def test_where_the_reason_is_known_no_other_storage_is_asked_for() -> None:
 
 WAITER = """
 import ray
-from catdog import scaling
+from catdog.cluster import scaling
 from catdog.cluster.connection import connected
 from catdog.cluster.workers import Workers
 scaling.TELL_EVERY_S = 1.0
