@@ -257,8 +257,8 @@ def job(point, output):
         reproducible=False,
     )
 
-def tell(result):
-    print("trial", result["id"], "epoch", result["epoch"], flush=True)
+def tell(key, point, row):
+    print("trial", key, "epoch", row.epoch, flush=True)
 
 with connected():
     workers = Workers(count=1, cpus=1, use_gpu=False, precision="float32")
