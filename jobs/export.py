@@ -7,4 +7,5 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from catdog.cli.main import run
 
-sys.exit(run("export", sys.argv[1:]))
+if __name__ == "__main__":  # else each process that this one spawns would run it again
+    sys.exit(run("export", sys.argv[1:]))
