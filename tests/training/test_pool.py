@@ -48,13 +48,13 @@ def test_tasks_share_processes_and_a_crashed_group_is_replaced(
 ) -> None:
     import ray
 
-    told: list[dict[str, Any]] = []
+    told: list[Any] = []
     workers = Workers(1, 1, False, "float32", max_restarts=1)
     with WorkerPool(workers, Location.of(tmp_path / "ray"), told.append) as pool:
         assert not pool.is_up
         first, second = pool.run([Who(), Who()])
         assert first == second
-        assert [message["line"] for message in told] == ["rank 0"] * 2
+        assert [message.line for message in told] == ["rank 0"] * 2
         assert pool.is_up
         with pytest.raises(RunFailed, match="it cannot be done"):
             pool.run([Breaks(), Who()])
