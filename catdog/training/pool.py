@@ -71,7 +71,9 @@ class WorkerPool:
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def __enter__(self) -> Self:
+        # Whole before the threads start: importing it in two threads at once fails in the middle.
         import ray
+        import ray.train
 
         from catdog.training.board import Board
 
@@ -155,6 +157,11 @@ class WorkerPool:
                     self._fit(group, restarts)
                 except TrainingFailedError as error:
                     cause, lost = root_cause(error, restarts), was_lost(error)
+                except RayError:
+                    raise
+                except Exception as error:
+                    # A thread that died here would leave its tasks waiting for ever.
+                    cause = f"{type(error).__name__}: {error}"
                 left = self.workers.max_restarts - restarts
                 ray.get(self.board.group_ended.remote(group, cause, lost, left))
         except RayError:  # the cluster is gone; the main thread's own error says so

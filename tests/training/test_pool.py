@@ -64,3 +64,19 @@ def test_tasks_share_processes_and_a_crashed_group_is_replaced(
         pool.rest()
         assert not pool.is_up
         assert ray.available_resources()["CPU"] == 2
+
+
+class Unstartable(WorkerPool):
+    def _fit(self, group: int, restarts: int) -> None:
+        raise ValueError("nothing to start it with")
+
+
+@pytest.mark.timeout(60)
+def test_a_group_that_cannot_be_started_fails_its_tasks_and_those_that_follow(
+    cluster: None, tmp_path: Path
+) -> None:
+    workers = Workers(1, 1, False, "float32", max_restarts=0)
+    with Unstartable(workers, Location.of(tmp_path / "ray"), lambda message: None) as pool:
+        for _ in range(2):
+            with pytest.raises(RunFailed, match="ValueError: nothing to start it with"):
+                pool.run([Who()])
