@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 
 from catdog import console
-from catdog.cli.flags import default_storage
 from catdog.cli.parsing import OneLineParser, program
+from catdog.cli.places import default_storage
 
 
 def main(arguments: list[str]) -> int:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from catdog.cli.parsing import OneLineParser, at_least_one, program, workers_range
+from catdog.cli.places import default_storage, refuse_the_job_cache
 from catdog.cli.settings import as_text
 from catdog.config import AugmentationSettings, Config, merged
 from catdog.config.architectures import BACKBONES, MODEL_NAMES, MODELS
@@ -230,29 +229,9 @@ def config_from(arguments: argparse.Namespace) -> Config:
         _assign(tree, assignment)
     if tree["data"]["source"] is not None:
         tree["data"]["source"] = Location.of(tree["data"]["source"]).uri
-    _refuse_the_job_cache(tree["storage"])
+    refuse_the_job_cache(tree["storage"])
     tree["storage"] = Location.of(tree["storage"]).uri
     return Config.from_tree(tree, arguments.config or "")
-
-
-def _in_a_ray_job() -> bool:
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-
-
-def _refuse_the_job_cache(storage: str) -> None:
-    if _in_a_ray_job() and "://" not in storage and not os.path.isabs(os.path.expanduser(storage)):
-        raise UserError(
-            f"--storage {storage}: in a Ray job this would be in the job's own folder, which Ray "
-            "deletes; give an absolute path or s3://…"
-        )
-
-
-def default_storage() -> str:
-    """``runs`` beside the project; under ``ray job submit`` its folder is a cache, so the home."""
-    if _in_a_ray_job():
-        return str(Path.home() / "catdog-runs")
-    project = Path(__file__).resolve().parents[2]
-    return str(project / "runs") if (project / "pyproject.toml").exists() else "runs"
 
 
 def _read_config_file(path: str) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import math
 from typing import TYPE_CHECKING
 
 from catdog import console
-from catdog.cli.flags import default_storage
 from catdog.cli.parsing import OneLineParser, program
+from catdog.cli.places import default_storage
 from catdog.errors import UserError, did_you_mean, nearest
 
 if TYPE_CHECKING:

@@ -4,10 +4,9 @@ In: YAML, flags and presets as plain values. Out: a :class:`Config`, its identit
 of models (:mod:`catdog.config.architectures`). Imports ``errors`` and ``redact``.
 """
 
-from catdog.config.settings import (
+from catdog.config.groups import (
     AugmentationSettings,
     ComputeSettings,
-    Config,
     DataSettings,
     FineTuneSettings,
     InputScale,
@@ -15,9 +14,8 @@ from catdog.config.settings import (
     Precision,
     ScratchSettings,
     WeightsSettings,
-    digest,
-    merged,
 )
+from catdog.config.settings import Config, digest, merged
 
 __all__ = [
     "AugmentationSettings",
