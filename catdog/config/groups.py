@@ -113,26 +113,12 @@ class AugmentationSettings(Settings):
         return AugmentationSettings(horizontal_flip=flip, **changed)
 
 
-class ScratchSettings(Settings):
-    """Training a whole network from random weights. Rates are for the global batch."""
+class TrainingSettings(Settings):
+    """What every training has."""
 
-    epochs: int = Field(6, ge=1, description="epochs of training")
-    backbone_epochs: int | None = Field(
-        None, ge=1, description="epochs of a backbone without weights; null: the same as epochs"
-    )
-    learning_rate: float = Field(
-        1e-3, gt=0, description="peak rate, after warm-up and before the cosine decay to zero"
-    )
-    warmup_epochs: float = Field(
-        1.0, ge=0, description="length of the linear warm-up; at most half of the epochs"
-    )
     weight_decay: float = Field(
         1e-2, ge=0, description="AdamW's weight decay; biases and batch norm have none"
     )
-    label_smoothing: float = Field(
-        0.05, ge=0, lt=0.5, description="move labels this far from 0 and 1"
-    )
-    dropout: float = Field(0.2, ge=0, lt=1, description="dropout rate")
     clip_norm: float | None = Field(
         1.0, gt=0, description="largest norm of the whole gradient; null: no clipping"
     )
@@ -156,7 +142,26 @@ class ScratchSettings(Settings):
     )
 
 
-class FineTuneSettings(Settings):
+class ScratchSettings(TrainingSettings):
+    """Training a whole network from random weights. Rates are for the global batch."""
+
+    epochs: int = Field(6, ge=1, description="epochs of training")
+    backbone_epochs: int | None = Field(
+        None, ge=1, description="epochs of a backbone without weights; null: the same as epochs"
+    )
+    learning_rate: float = Field(
+        1e-3, gt=0, description="peak rate, after warm-up and before the cosine decay to zero"
+    )
+    warmup_epochs: float = Field(
+        1.0, ge=0, description="length of the linear warm-up; at most half of the epochs"
+    )
+    label_smoothing: float = Field(
+        0.05, ge=0, lt=0.5, description="move labels this far from 0 and 1"
+    )
+    dropout: float = Field(0.2, ge=0, lt=1, description="dropout rate")
+
+
+class FineTuneSettings(TrainingSettings):
     """Training the upper blocks of a pretrained backbone, after a head on frozen features."""
 
     epochs: int = Field(
@@ -177,34 +182,10 @@ class FineTuneSettings(Settings):
     warmup_epochs: float = Field(
         0.5, ge=0, description="length of the linear warm-up; at most half of the epochs"
     )
-    weight_decay: float = Field(
-        1e-2, ge=0, description="AdamW's weight decay; biases and batch norm have none"
-    )
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, description="move labels this far from 0 and 1"
     )
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout rate before the head")
-    clip_norm: float | None = Field(
-        1.0, gt=0, description="largest norm of the whole gradient; null: no clipping"
-    )
-    ema_momentum: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="average the weights over steps with this momentum, and evaluate and save the "
-        "average; null: no averaging",
-    )
-    accumulation_steps: int = Field(
-        1, ge=1, description="steps whose gradients are averaged for one update"
-    )
-    patience: int | None = Field(
-        None, ge=1, description="stop after this many epochs without improvement; null: never"
-    )
-    class_weights: bool | None = Field(
-        None,
-        description="weight the loss so that both classes count the same; null: if one has more "
-        "than 1.5 times the photos of the other",
-    )
     augmentation: AugmentationSettings = AugmentationSettings(
         rotation=0.03, zoom=0.1, translation=0.1
     )
